@@ -1,0 +1,1 @@
+"""Algorithms on tensors: they receive their networks as arguments and know no science."""

@@ -1,0 +1,1 @@
+"""One folder per science, one file per system; no science imports another."""

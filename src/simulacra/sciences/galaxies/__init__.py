@@ -1,0 +1,1 @@
+"""Images of galaxies, from surveys or simulated."""

@@ -1,0 +1,1 @@
+"""Spins on a periodic square lattice in equilibrium, where physics gives exact answers."""

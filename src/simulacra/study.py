@@ -1,0 +1,225 @@
+"""The nouns that everything else is made of: Recipe, Samples, Split, Learner, Study.
+
+A study is a claim about nature that can be tried: how to load what was measured, how to build something
+that imitates it, and how to judge the imitation. It lives in one file, `sciences/<science>/<system>.py`,
+as the module attribute `study`; its name is its path, `science.system`.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from simulacra.evidence import Check, Evidence, Finding
+
+
+class Refused(ValueError):
+    """Input that cannot be used, said in the words of the science: what came, what was expected, what to do."""
+
+
+class Recipe(BaseModel):
+    """Everything that decides how a run goes. Two runs with equal recipes on one platform give equal results."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(0, ge=0, lt=2**31, description="Root of all random numbers: data order, noise, initial weights.")
+    steps: PositiveInt = Field(1000, description="Moves forward of the learner; one batch each.")
+    batch: PositiveInt = Field(64, description="Samples per step.")
+    draws: PositiveInt = Field(1000, description="Samples drawn at the end for the verdict, at most one per held-out row.")
+    data: Path | None = Field(None, description="Your own data (see `simulacra show` for formats); without it, simulated.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute; auto takes a GPU if there is one.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Tensors that share axis 0: row i of every field describes the same thing of nature.
+
+    Subclasses add fields and check their values in `check`, in the words of their science.
+    """
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(value) for name, value in self.fields().items()}
+        if len(set(lengths.values())) > 1:
+            raise Refused(f"{type(self).__name__}: fields differ in length: {lengths}; every field needs one row per sample")
+        self.check()
+
+    def check(self) -> None:
+        """Raise Refused where a field cannot describe the thing of nature that it names."""
+
+    def fields(self) -> dict[str, Tensor]:
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    def __len__(self) -> int:
+        return len(next(iter(self.fields().values())))
+
+    def __getitem__(self, rows: Any) -> Self:
+        """The samples at `rows` (slice, index tensor, mask or list of indices)."""
+        return dataclasses.replace(self, **{name: value[rows] for name, value in self.fields().items()})
+
+    def to(self, device: Any) -> Self:
+        return dataclasses.replace(self, **{name: value.to(device) for name, value in self.fields().items()})
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        import torch
+
+        return cls(**{name: torch.cat([p.fields()[name] for p in parts]) for name in parts[0].fields()})
+
+
+S = TypeVar("S", bound=Samples)
+R = TypeVar("R", bound=Recipe)
+
+
+@dataclasses.dataclass(frozen=True)
+class Split(Generic[S]):
+    """Nature in three parts that share no sample, and where it came from."""
+
+    train: S
+    validation: S
+    held_out: S
+    origin: str  # one line for people: what it is, how many, where from
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)  # path or generator call -> sha256
+    rejected: Sequence[str] = ()  # one line per record that could not be used, with the reason
+
+
+class Noise:
+    """Random numbers that belong to rows: row i gets the same numbers in whatever batch or worker it is drawn.
+
+    Each call to `normal` or `uniform` opens a new stream, so calls must come in a fixed order. Row i of stream s is
+    the counter-based generator Philox with key (seed, s), started at i (Salmon et al. 2011).
+    """
+
+    def __init__(self, seed: int, rows: range | Sequence[int]) -> None:
+        self.seed, self.rows, self._stream = seed, rows, 0
+
+    def _row_generators(self) -> Iterator[np.random.Generator]:
+        import numpy as np
+
+        for row in self.rows:
+            yield np.random.Generator(np.random.Philox(key=[self.seed, self._stream], counter=[0, 0, 0, row]))
+        self._stream += 1
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers, shape (rows, *shape), float32 on the CPU."""
+        import numpy as np
+        import torch
+
+        return torch.from_numpy(np.stack([g.standard_normal(shape, np.float32) for g in self._row_generators()]))
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Numbers uniform on [0, 1), shape (rows, *shape), float32 on the CPU."""
+        import numpy as np
+        import torch
+
+        return torch.from_numpy(np.stack([g.random(shape, np.float32) for g in self._row_generators()]))
+
+
+class Learner(Protocol[S]):
+    """Whatever learns is a state and a step. The loop seeds torch's random numbers from (seed, step) before each step."""
+
+    def step(self, batch: S) -> Mapping[str, Any]:
+        """One move forward; returns what to watch, as numbers or 0-d tensors (losses, gradient norms)."""
+        ...
+
+    def draw(self, like: S, noise: Noise) -> S:
+        """Complete a copy of nature: one row per row of `like`, under its conditions; rows do not influence each other."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The whole state, optimisers included, as a flat mapping of names to tensors."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """A learner with a latent space: the command line offers latent paths and reconstructions."""
+
+    def encode(self, samples: Any) -> Tensor:
+        """Latent position of each row, shape (n, d)."""
+        ...
+
+    def decode(self, latent: Tensor) -> Any:
+        """Samples at latent positions of shape (n, d)."""
+        ...
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """A learner that gives one number per row: novelty, log-likelihood, effect of a mutation."""
+
+    def score(self, samples: Any) -> Tensor:
+        """Shape (n,); the learner's docstring says what a high number means."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Study(Generic[R, S]):
+    """One system that can be run: data, learner, judge and recipes."""
+
+    title: str
+    source: str  # the paper, with its identifier
+    recipes: Mapping[str, R]  # quick · laptop · paper
+    expect: Mapping[str, str]  # recipe name -> measured time and machine
+    load: Callable[[R], Split[S]]
+    build: Callable[[R, S], Learner[S]]  # from the recipe and the training samples
+    judge: Callable[..., Evidence]  # judge(nature, drawn, *, seed, training=None); sees samples, never a model
+    read: Callable[[Path], S]  # samples that another program wrote
+    write: Callable[[S, Path], None]  # samples as a file that another program reads
+    ask: Callable[[R, int, Mapping[str, str]], S]  # n rows under asked conditions, as a template for `draw`
+    picture: Callable[[S], np.ndarray]  # rows as images (n, height, width, 3) in [0, 1]
+    examine: Callable[[Any, Split[S], int], tuple[list[Finding], list[Check]]] | None = None  # what a learner's powers are worth
+
+
+def names() -> list[str]:
+    """All studies in the package, as `science.system`, in alphabetical order, without importing any of them."""
+    return sorted(f"{path.parent.name}.{path.stem}" for path in _sciences().glob("*/*.py") if _declares_study(path))
+
+
+def headline(name: str) -> str:
+    """First line of the study's module docstring, read without importing it."""
+    science, system = name.split(".")
+    tree = ast.parse((_sciences() / science / f"{system}.py").read_text(encoding="utf-8"))
+    return (ast.get_docstring(tree) or "").split("\n")[0]
+
+
+def find(name: str) -> Study[Any, Any]:
+    """The study called `name`: `science.system` of this package, or `package.module` of yours with an attribute `study`.
+
+    Raises Refused with the list of known names.
+    """
+    known = names()
+    target = f"simulacra.sciences.{name}" if name in known else name
+    if target == name and ("." not in name or not _importable(name)):
+        raise Refused(f"no study is called {name!r}; known: {', '.join(known)} (or the dotted path of your own module)")
+    study = getattr(importlib.import_module(target), "study", None)
+    if not isinstance(study, Study):
+        raise Refused(f"module {target} has no attribute `study` of type simulacra.study.Study")
+    return study
+
+
+def _sciences() -> Path:
+    return Path(__file__).parent / "sciences"
+
+
+def _declares_study(path: Path) -> bool:
+    return any(line.startswith(("study = ", "study: ")) for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def _importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
