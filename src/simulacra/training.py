@@ -1,0 +1,228 @@
+"""The one loop, and the one place where a gradient step is taken.
+
+The loop owns the order of batches, history, checkpoints, limits and divergence; it knows no model. Shuffles derive from
+(seed, epoch) and a step's noise from (seed, step), so a run that was killed anywhere and resumed from its last checkpoint
+goes through the same states, bit for bit, as one that was not (same platform, same number of threads).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from simulacra.runs import Run
+from simulacra.study import Learner, Samples
+
+WATCH = 20  # steps between looks at the losses: reading a number from a GPU waits for it
+
+
+class Diverged(RuntimeError):
+    """A loss or a weight is no longer finite; the last good state is on disk."""
+
+
+class Descent:
+    """A gradient step on one player's weights: Adam (Kingma & Ba, 1412.6980), schedule, clipping, running average.
+
+    `descent(loss)` takes the step and returns the gradient norm before clipping. `descent.average` is a copy of the
+    module whose weights are the exponential moving average with decay `ema` (the module itself where ema is 0): draw
+    with that one. The learning rate rises linearly over `warmup` steps and, where `horizon` is given, falls to zero on
+    a half cosine at step `horizon`.
+    """
+
+    def __init__(
+        self, module: nn.Module, *, lr: float, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.0,
+        clip: float | None = None, ema: float = 0.0, warmup: int = 0, horizon: int | None = None,
+    ) -> None:  # fmt: skip
+        self.module, self.lr, self.clip, self.ema, self.warmup, self.horizon = module, lr, clip, ema, warmup, horizon
+        self.average: nn.Module = copy.deepcopy(module).requires_grad_(False).eval() if ema else module
+        self.optimiser = torch.optim.AdamW(module.parameters(), lr=lr, betas=betas, weight_decay=weight_decay)
+        self.count = 0
+
+    def rate(self) -> float:
+        """Learning rate of the coming step."""
+        rise = min(1.0, (self.count + 1) / self.warmup) if self.warmup else 1.0
+        fall = 0.5 * (1 + math.cos(math.pi * min(self.count / self.horizon, 1.0))) if self.horizon else 1.0
+        return self.lr * rise * fall
+
+    def __call__(self, loss: Tensor) -> Tensor:
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.clip or math.inf)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate()
+        self.optimiser.step()
+        self.count += 1
+        if self.ema:
+            self._follow()
+        return norm
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        # Early on the average is short, or the initial weights would stay in it for 1 / (1 - ema) steps.
+        decay = min(self.ema, (1 + self.count) / (10 + self.count))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.module.parameters()), 1 - decay)
+        for mean, now in zip(self.average.buffers(), self.module.buffers(), strict=True):
+            mean.copy_(now)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        state = {f"weights.{k}": v for k, v in self.module.state_dict().items()}
+        if self.ema:
+            state |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for name, parameter in self.module.named_parameters():
+            state |= {f"optimiser.{name}.{k}": v for k, v in self.optimiser.state[parameter].items()}
+        return state | {"count": torch.tensor(self.count)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.module.load_state_dict(under(state, "weights"))
+        if self.ema:
+            self.average.load_state_dict(under(state, "average"))
+        for name, parameter in self.module.named_parameters():
+            moments = under(state, f"optimiser.{name}")
+            device = parameter.device
+            self.optimiser.state[parameter] = {k: v.clone() if k == "step" else v.to(device).clone() for k, v in moments.items()}
+        self.count = int(state["count"])
+
+
+def under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The part of a flat state whose names begin with `prefix.`, without it."""
+    return {k[len(prefix) + 1 :]: v for k, v in state.items() if k.startswith(prefix + ".")}
+
+
+def device_of(choice: str) -> torch.device:
+    """The device that a recipe's `device` field names."""
+    if choice == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise ValueError("recipe asks for device 'cuda' but torch sees no GPU; use device 'cpu' or 'auto'")
+    return torch.device(choice)
+
+
+def epoch_order(samples: Samples, batch: int, seed: int, epoch: int) -> list[Tensor]:
+    """Row indices of the batches of one epoch: every row at most once, all batches full, one bucket per batch."""
+    rng = torch.Generator().manual_seed(_mixed(seed, 1, epoch))
+    bucket = getattr(samples, "bucket", None)
+    groups = [torch.arange(len(samples))] if bucket is None else [torch.nonzero(bucket == b).flatten() for b in bucket.unique()]
+    batches: list[Tensor] = []
+    for rows in groups:
+        shuffled = rows[torch.randperm(len(rows), generator=rng)]
+        size = min(batch, len(rows))
+        batches += list(shuffled[: len(rows) // size * size].split(size))
+    return [batches[i] for i in torch.randperm(len(batches), generator=rng).tolist()]
+
+
+def batches_from(samples: Samples, batch: int, seed: int, step: int) -> Iterator[Tensor]:
+    """Row indices for steps `step`, `step` + 1, ...: the same for every run with this seed, wherever it starts."""
+    per_epoch = len(epoch_order(samples, batch, seed, 0))
+    while True:
+        epoch, position = divmod(step, per_epoch)
+        for rows in epoch_order(samples, batch, seed, epoch)[position:]:
+            yield rows
+            step += 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    step: int  # steps done in all
+    finished: bool  # False: stopped by a signal or the time limit, and can be resumed
+    reason: str
+
+
+def fit(
+    learner: Learner[Any], samples: Samples, *, steps: int, batch: int, seed: int, device: torch.device, run: Run,
+    seconds: float = math.inf, save_every: float = 60.0, watch: Callable[[int, Mapping[str, float], float], None] | None = None,
+) -> Outcome:  # fmt: skip
+    """Take `learner` to `steps` steps, from the last state in `run`; save every `save_every` seconds and at the end.
+
+    Returns early, saved, after `seconds` or on SIGTERM, SIGINT or SIGUSR1. `watch(step, losses, rate)` is told of
+    progress. Raises Diverged where a loss or weight stops being finite; nothing non-finite is ever saved.
+    """
+    start = run.restore(learner)
+    rows = batches_from(samples, batch, seed, start)
+    began = saved = time.monotonic()
+    pending: list[tuple[int, Mapping[str, Any]]] = []
+    with stop_requests() as stop:
+        for step in range(start, steps):
+            torch.manual_seed(_mixed(seed, 2, step))
+            pending.append((step + 1, learner.step(samples[next(rows)].to(device))))
+            now = time.monotonic()
+            due = now - saved >= save_every
+            over = bool(stop) or now - began >= seconds
+            last = step + 1 == steps
+            if due or over or last or len(pending) >= WATCH:
+                losses = _record(pending, run)
+                pending = []
+                if watch:
+                    watch(step + 1, losses, (step + 1 - start) / max(now - began, 1e-9))
+            if due or over or last:
+                _save(learner, step + 1, run)
+                saved = time.monotonic()
+            if over and not last:
+                return Outcome(step + 1, False, stop[0] if stop else f"time limit of {seconds:g} s")
+    return Outcome(steps, True, "all steps done")
+
+
+def _record(pending: list[tuple[int, Mapping[str, Any]]], run: Run) -> dict[str, float]:
+    rows = [{"step": step, **{k: float(v) for k, v in losses.items()}} for step, losses in pending]
+    for row in rows:
+        bad = {k: v for k, v in row.items() if not math.isfinite(v)}
+        if bad:
+            raise Diverged(
+                f"step {row['step']:.0f}: {bad} is not finite; the last good state is step {run.newest_step()} in {run.path}. "
+                "Try a lower learning rate, a larger batch, or another seed."
+            )
+    # History holds the mean over the window: single steps are noise, and a million lines serve nobody.
+    mean = {k: sum(r[k] for r in rows) / len(rows) for k in rows[-1]} | {"step": rows[-1]["step"]}
+    run.append_history(mean)
+    return mean
+
+
+def _save(learner: Learner[Any], step: int, run: Run) -> None:
+    state = learner.state_dict()
+    wrong = [k for k, v in state.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
+    if wrong:
+        raise Diverged(f"step {step}: weights {wrong[:3]} are not finite; the last good state is step {run.newest_step()} in {run.path}")
+    run.save(step, state)
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[list[str]]:
+    """A list that receives the name of a stop signal when one comes; a second signal ends the process at once."""
+    caught: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(signal.Signals(number).name)
+
+    wanted = [getattr(signal, n) for n in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, n)]
+    before = {s: signal.signal(s, receive) for s in wanted}
+    try:
+        yield caught
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+def _mixed(*numbers: int) -> int:
+    """One seed from several numbers, without collisions in practice (splitmix64's finaliser, chained)."""
+    state = 0
+    for number in numbers:
+        state = (state ^ number) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state & 0x7FFFFFFFFFFFFFFF
