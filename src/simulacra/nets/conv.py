@@ -7,6 +7,7 @@ Shapes: x (n, channels, side, ..., side) with `dims` axes of equal length. Sides
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch.nn.functional as F
@@ -59,14 +60,14 @@ def decoder(
     the side, and so does the last layer. The mirror of `encoder` with the widths reversed."""
     core = core_side(side, len(widths))
     layers: list[nn.Module] = [nn.Linear(inputs, widths[0] * core**dims), nn.Unflatten(1, (widths[0], *[core] * dims)), nn.SiLU()]
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in pairwise(widths):
         layers += [Upsample(), *block(before, after, dims=dims, padding=padding, normed=normed)]
     return nn.Sequential(*layers, Upsample(), conv(widths[-1], channels, dims=dims, padding=padding))
 
 
 def core_side(side: int, halvings: int) -> int:
     """Side that is left after `halvings`; ValueError where it does not come out even."""
-    core, rest = divmod(side, 2**halvings)
+    core, rest = divmod(side, 1 << halvings)
     if rest or core < 1:
         raise ValueError(f"side {side} cannot be halved {halvings} times; use a side divisible by {2**halvings} or fewer widths")
     return core
