@@ -11,7 +11,7 @@ half-samples: the delete-half jackknife, whose spread estimates the standard err
 Ann. Stat. 17:1176). A bootstrap with repeated rows would bias every distance that looks at neighbours or at tails.
 
 Whether drawn and nature differ at all is decided by permuting their labels within each condition: exact for independent
-units. One permutation set serves all findings, and the smallest p-value is compared with the smallest p-values under
+units. One permutation set serves all findings, and the largest standardised distance is compared with the largest ones under
 permutation (Westfall & Young 1993), so the false-alarm rate of the whole verdict is `ALARM`, however many findings there are.
 """
 
@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulacra.measures.distance import Distance, between_curves, wasserstein
+from simulacra.study import Refused
 
 Array = NDArray[np.float64]
 S = TypeVar("S")
@@ -95,13 +96,13 @@ class Evidence:
         return dataclasses.replace(self, findings=[*self.findings, *findings], checks=[*self.checks, *checks])
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), default=_plain, indent=1)
+        return json.dumps(_strict(dataclasses.asdict(self)), indent=1, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Evidence:
         raw = json.loads(text)
         raw["findings"] = [_finding(f) for f in raw["findings"]]
-        raw["checks"] = [Check(**{**c, "value": _number(c["value"]), "error": _number(c["error"])}) for c in raw["checks"]]
+        raw["checks"] = [_check(c) for c in raw["checks"]]
         return cls(**raw)
 
     @classmethod
@@ -206,7 +207,7 @@ def weigh(
 def _same_conditions(nature: Array, drawn: Array) -> None:
     a, b = np.unique(nature, return_counts=True), np.unique(drawn, return_counts=True)
     if not (np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1])):
-        raise ValueError(
+        raise Refused(
             f"drawn samples must have the conditions of held-out nature, row for row: nature {dict(zip(*a, strict=True))}, "
             f"drawn {dict(zip(*b, strict=True))}"
         )
@@ -240,10 +241,10 @@ def _weigh_one(
     st: Statistic[Any], nature: Array, drawn: Array, rival: Array, shuffled: NDArray[np.bool_],
     parts: tuple[NDArray[np.bool_], NDArray[np.bool_]], rng: np.random.Generator,
 ) -> tuple[Finding, Array | None]:  # fmt: skip
-    n, m = len(nature), len(drawn)
     keep = [np.isfinite(v).all(axis=1) for v in (nature, drawn, rival)]
     if min(k.sum() for k in keep) < 4:
-        raise ValueError(f"{st.name}: fewer than 4 rows carry this statistic (nature {keep[0].sum()}, drawn {keep[1].sum()}, rival {keep[2].sum()})")
+        counts = dict(zip(("nature", "drawn", "rival"), (int(k.sum()) for k in keep), strict=True))
+        raise Refused(f"{st.name}: at least 4 rows on each side must carry this statistic, found {counts}")
     half_a, half_d = parts[0], parts[1]
     rest_b = ~half_a
     nature, drawn, rival = nature[keep[0]], drawn[keep[1]], rival[keep[2]]
@@ -267,7 +268,6 @@ def _weigh_one(
         st.curve(rival, even[2])[0], st.curve(nature, resampled).std(axis=0), st.rival, distance, floor, ceiling,
         float(np.mean(gaps)), float(low), float(high), None, st.exact, st.exact_name, st.log_grid, st.log_values, st.bars,
     )  # fmt: skip
-    assert len(half_a[0]) == n and len(half_d[0]) == m
     return finding, null
 
 
@@ -286,23 +286,32 @@ def _weights(masks: NDArray[np.bool_]) -> Array:
 
 
 def _family_wise(nulls: Sequence[Array]) -> tuple[float, list[float]]:
-    """Westfall & Young's min-p: from distances (b,) per finding, observed first, the family's p and each finding's own."""
+    """Westfall & Young's max-T: from distances (b,) per finding, observed first, the family's p and each finding's own.
+
+    Each finding is standardised by its own mean and spread over all relabellings, the observed one included: a function
+    symmetric in them, so the test stays exact. (Their min-p needs findings / ALARM times as many permutations.)
+    """
     if not nulls:
         return 1.0, []
     table = np.stack(nulls, axis=1)
-    table = np.round(table, 12)  # equal distances must tie, whatever the order of summation
-    ranks = np.stack([1.0 - np.searchsorted(np.sort(column), column, side="left") / len(column) for column in table.T], axis=1)
-    smallest = ranks.min(axis=1)
-    each = [float(np.mean(smallest <= r)) for r in ranks[0]]
+    spread = table.std(axis=0)
+    scores = np.where(spread > 0, (table - table.mean(axis=0)) / np.where(spread > 0, spread, 1.0), 0.0)
+    largest = np.round(scores.max(axis=1), 9)  # equal distances must tie, whatever the order of summation
+    each = [float(np.mean(largest >= score)) for score in np.round(scores[0], 9)]
     return min(each), each
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"cannot write {type(value).__name__} as JSON")
+def _strict(value: Any) -> Any:
+    """The same, of JSON's own types: arrays become lists, and numbers that are not finite become null."""
+    if isinstance(value, np.ndarray | np.generic):
+        return _strict(value.tolist())
+    if isinstance(value, dict):
+        return {k: _strict(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(v) for v in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
 
 
 def _number(value: Any) -> float:
@@ -311,5 +320,11 @@ def _number(value: Any) -> float:
 
 def _finding(raw: dict[str, Any]) -> Finding:
     arrays = {k: np.asarray(raw[k], float) for k in ("grid", "truth", "drawn", "rival", "band")}
+    numbers = {k: _number(raw[k]) for k in ("distance", "floor", "ceiling", "gap", "gap_low", "gap_high")}
     exact = None if raw["exact"] is None else np.asarray(raw["exact"], float)
-    return Finding(**{**raw, **arrays, "exact": exact})
+    return Finding(**{**raw, **arrays, **numbers, "exact": exact})
+
+
+def _check(raw: dict[str, Any]) -> Check:
+    beside = {k: _number(v) for k, v in raw["beside"].items()}
+    return Check(**{**raw, "value": _number(raw["value"]), "error": _number(raw["error"]), "beside": beside})

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulacra import __version__
+from simulacra.evidence import Evidence
 from simulacra.study import Recipe, Refused
 
 if TYPE_CHECKING:
@@ -122,6 +123,14 @@ class Run:
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         write_atomically(self.path / name, (json.dumps(content, indent=1, default=str) + "\n").encode())
 
+    def add_time(self, seconds: float) -> None:
+        """Add to the wall time that training took, over all sessions."""
+        self.write_json("time.json", {"training_seconds": self.seconds() + seconds})
+
+    def seconds(self) -> float:
+        """Wall time of training so far."""
+        return float(self.read_json("time.json")["training_seconds"]) if (self.path / "time.json").is_file() else 0.0
+
     # -- one process at a time -----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -137,7 +146,8 @@ class Run:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 file.seek(0)
-                raise Refused(f"{self.path} is in use by process {file.read().strip() or '?'}; wait for it, or choose another folder") from error
+                holder = file.read().strip() or "?"
+                raise Refused(f"{self.path} is in use by process {holder}; wait for it, or choose another folder") from error
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
@@ -197,7 +207,7 @@ class Run:
             )
         return int(manifest["step"]), load(content)
 
-    def restore(self, learner: Any, say: Any = None) -> int:
+    def restore(self, learner: Any) -> int:
         """Put the newest undamaged state into `learner`; returns its step (0: nothing was saved). Damaged ones are removed."""
         step = 0
         for folder in reversed(self._states()):
@@ -227,10 +237,50 @@ class Run:
                     rows.append(json.loads(line))
         return rows
 
+    # -- the verdict ---------------------------------------------------------------------------------------------
+
+    def write_evidence(self, evidence: Evidence) -> None:
+        write_atomically(self.path / "evidence.json", evidence.to_json().encode())
+
+    def evidence(self) -> Evidence:
+        if not (self.path / "evidence.json").is_file():
+            raise Refused(f"{self.path} has not been judged yet; `simulacra resume {self.path}` trains what is left and judges")
+        try:
+            return Evidence.read(self.path / "evidence.json")
+        except (ValueError, KeyError, TypeError) as error:
+            raise Damaged(f"{self.path / 'evidence.json'} was altered ({error}); `simulacra resume {self.path}` judges again") from error
+
+    def write_crate(self, title: str, source: str) -> None:
+        names = sorted(
+            str(p.relative_to(self.path)) for p in self.path.rglob("*")
+            if p.is_file() and p.name not in ("lock", "ro-crate-metadata.json") and not p.name.startswith(".")
+        )  # fmt: skip
+        self.write_json("ro-crate-metadata.json", crate(self.about(), title, source, {n: sha256(self.path / n) for n in names}))
+
     def _forget_history_after(self, step: int) -> None:
         if (self.path / "history.jsonl").is_file():
             kept = [row for row in self.history() if row["step"] <= step]
             write_atomically(self.path / "history.jsonl", "".join(json.dumps(r) + "\n" for r in kept).encode())
+
+
+def crate(about: Mapping[str, Any], title: str, source: str, files: Mapping[str, str]) -> dict[str, Any]:
+    """RO-Crate 1.1 metadata (https://w3id.org/ro/crate/1.1): one CreateAction that made the files of a run."""
+    parts = [{"@id": name, "@type": "File", "sha256": digest} for name, digest in files.items()]
+    root = {
+        "@id": "./", "@type": "Dataset", "name": f"{about['study']}, recipe {about['name']}",
+        "description": f"{title}. After {source}. Trained, drawn and judged by simulacra {__version__}.",
+        "hasPart": [{"@id": p["@id"]} for p in parts], "mentions": {"@id": "#run"},
+    }  # fmt: skip
+    action = {
+        "@id": "#run", "@type": "CreateAction", "instrument": {"@id": "#simulacra"}, "object": {"@id": "recipe.json"},
+        "result": [{"@id": p["@id"]} for p in parts if p["@id"] != "recipe.json"],
+    }  # fmt: skip
+    software = {"@id": "#simulacra", "@type": "SoftwareApplication", "name": "simulacra", "softwareVersion": __version__}
+    descriptor = {
+        "@id": "ro-crate-metadata.json", "@type": "CreativeWork", "about": {"@id": "./"},
+        "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
+    }  # fmt: skip
+    return {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": [descriptor, root, action, software, *parts]}
 
 
 def environment() -> dict[str, Any]:

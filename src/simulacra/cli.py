@@ -1,0 +1,382 @@
+"""The command line. It imports nothing heavy until a command needs it, so `simulacra --help` answers at once.
+
+Exit codes: 0 done; 1 unexpected error; 2 wrong command line; 3 input refused; 4 training diverged;
+75 stopped by a signal or the time limit, saved, and ready for `simulacra resume`; 130 interrupted before anything began.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from simulacra.study import Recipe, Study
+
+REFUSED, DIVERGED, STOPPED, INTERRUPTED = 3, 4, 75, 130
+
+app = typer.Typer(
+    help="Generative models for science, held to the statistics of the real thing.\n\n"
+    "Begin with `simulacra list`, then `simulacra show ising.gan`, then `simulacra run ising.gan --recipe quick`.",
+    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 done · 1 unexpected error · 2 wrong command line · 3 input refused · 4 diverged · 75 stopped, can be resumed.",
+)  # fmt: skip
+
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="science.system, as `simulacra list` shows it.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Minutes = Annotated[float | None, typer.Option(help="Stop after this many minutes, saved and ready to be resumed.", min=0.0)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the verdict; no progress.")]
+
+
+@app.command("list")
+def list_studies() -> None:
+    """Every system that can be run."""
+    from rich.table import Table
+
+    from simulacra import study
+
+    table = Table("study", "what it does", box=None, header_style="bold")
+    for name in study.names():
+        table.add_row(name, study.headline(name))
+    _console().print(table)
+
+
+@app.command()
+def show(name: StudyName) -> None:
+    """What a study is: paper, recipes with meaning and range of every field, expected time."""
+    from simulacra import study
+
+    asked = study.find(name)
+    console = _console()
+    console.print(f"[bold]{name}[/]: {asked.title}\n{asked.source}\n")
+    console.print(_recipe_table(asked))
+    for recipe, time in asked.expect.items():
+        console.print(f"  {recipe}: {time}")
+    console.print(f"\nTry: simulacra run {name} --recipe quick")
+
+
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="science.system, as `simulacra list` shows it.")] = "",
+    recipe: Annotated[str, typer.Option(help="quick, laptop or paper.")] = "quick",
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/<study>-<recipe>, numbered if taken.")] = None,
+    minutes: Minutes = None,
+    quiet: Quiet = False,
+    help: Annotated[bool, typer.Option("--help", help="This message; with a study, also its recipe's flags.")] = False,
+) -> None:
+    """Train, draw, judge and report. Every field of the study's recipe is a flag: `--steps 500 --seed 1`."""
+    from simulacra import study
+
+    if help or not name:
+        typer.echo(context.get_help())
+        if name:
+            _console().print(_recipe_table(study.find(name)))
+        raise typer.Exit(0 if help else 2)
+    asked = study.find(name)
+    chosen = _recipe(asked, recipe, context.args)
+    from simulacra import pipeline
+
+    folder = out or _free(Path("runs") / f"{name}-{recipe}")
+    with _progress(chosen.steps, quiet) as (watch, say):
+        say(f"run folder: {folder}")
+        done, outcome = pipeline.run(name, recipe, chosen, folder, seconds=_seconds(minutes), watch=watch, say=say)
+    _conclude(done, outcome)
+
+
+@app.command()
+def resume(path: RunFolder, minutes: Minutes = None, quiet: Quiet = False) -> None:
+    """Go on with a run that was stopped or killed; it ends as if it had never stopped."""
+    from simulacra import pipeline
+    from simulacra.runs import Run
+
+    _, recipe = pipeline.recipe_of(Run.open(path))
+    with _progress(recipe.steps, quiet) as (watch, say):
+        done, outcome = pipeline.resume(path, seconds=_seconds(minutes), watch=watch, say=say)
+    _conclude(done, outcome)
+
+
+@app.command()
+def draw(
+    path: RunFolder,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .npz samples, .png grid, .gif or .mp4 latent path.")],
+    n: Annotated[int, typer.Option("-n", help="How many samples.", min=1)] = 64,
+    condition: Annotated[list[str] | None, typer.Option(help="Asked condition, name=value; may be repeated.")] = None,
+    seed: Annotated[int, typer.Option(help="Sample i depends only on this seed, i and its condition.", min=0)] = 0,
+    through: Annotated[str, typer.Option(help="Movies: held-out rows the latent path goes through.")] = "0,1,2,3",
+    frames: Annotated[int, typer.Option(help="Movies: frames between two rows.", min=2)] = 24,
+) -> None:
+    """Draw samples from a trained run, into a format that the file's ending names."""
+    from simulacra import drawing
+
+    drawing.draw(path, out, n=n, conditions=_conditions(condition or []), seed=seed, through=_rows(through), frames=frames)
+    _console().print(f"wrote {out}")
+
+
+@app.command()
+def score(
+    path: RunFolder,
+    samples: Annotated[Path, typer.Argument(help="Samples in any format that the study reads.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="CSV file; without it, printed.")] = None,
+) -> None:
+    """One number per sample from a learner that scores (novelty of an image, likelihood of a string)."""
+    from simulacra import drawing
+
+    text = drawing.scores(path, samples)
+    if out:
+        from simulacra.runs import write_atomically
+
+        write_atomically(out, text.encode())
+        _console().print(f"wrote {out}")
+    else:
+        sys.stdout.write(text)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def judge(
+    context: typer.Context,
+    what: Annotated[str, typer.Argument(metavar="STUDY|RUN", help="A study, to judge files; or a run folder, to judge it again.")],
+    drawn: Annotated[Path | None, typer.Option(help="Samples that any program wrote.")] = None,
+    nature: Annotated[Path | None, typer.Option(help="Held-out nature; default: what the recipe loads.")] = None,
+    training: Annotated[Path | None, typer.Option(help="What the other program was trained on: looks for copies.")] = None,
+    recipe: Annotated[str, typer.Option(help="Recipe whose nature is used without --nature; its fields are flags.")] = "quick",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write evidence (.json) or a report (.html).")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of drawing (RUN) and of the judge.", min=0)] = 0,
+) -> None:
+    """Hold samples against nature: any study's judge on anyone's samples, or a run once more with another seed."""
+    from simulacra import pipeline, study
+
+    if Path(what).is_dir():
+        from simulacra.runs import Run
+
+        folder = Run.open(Path(what))
+        pipeline.judge_again(folder, seed, _console().print)
+        _verdict(folder.evidence())
+        return
+    if drawn is None:
+        raise typer.BadParameter("a study's judge needs --drawn FILE (or give a run folder instead of a study)")
+    asked = study.find(what)
+    chosen = _recipe(asked, recipe, [*context.args, "--seed", str(seed)])
+    evidence, reference, samples = pipeline.judge_files(asked, drawn, nature, training, chosen)
+    _verdict(evidence)
+    if out:
+        pipeline.write_judgement(asked, what, evidence, reference, samples, out)
+        _console().print(f"wrote {out}")
+
+
+@app.command()
+def report(path: RunFolder) -> None:
+    """Write report.html again from what the run folder holds."""
+    from simulacra import pipeline
+    from simulacra.runs import Run
+
+    folder = Run.open(path)
+    with folder.alone():
+        _console().print(f"wrote {pipeline.write_report(folder)}")
+
+
+@app.command()
+def compare(paths: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders that were judged.")]) -> None:
+    """The gaps of several runs side by side."""
+    from simulacra import verdict
+    from simulacra.runs import Run
+
+    _console().print(verdict.compare_table({path.name: Run.open(path).evidence() for path in paths}))
+
+
+def main() -> None:
+    """Entry point: errors become one clear message and a documented exit code."""
+    from simulacra.study import Refused
+
+    sys.path.append("")  # studies of your own, in the folder you are in; last, so that they shadow nothing
+    try:
+        app()
+    except Refused as error:
+        _fail(str(error), REFUSED)
+    except KeyboardInterrupt:
+        _fail("interrupted", INTERRUPTED)
+    except Exception as error:
+        if type(error).__name__ == "Diverged":  # training imports torch: only a command that trained has it
+            _fail(str(error), DIVERGED)
+        raise
+
+
+def _fail(message: str, code: int) -> None:
+    from rich.console import Console
+
+    Console(stderr=True).print(f"[bold red]simulacra:[/] {_escaped(message)}", highlight=False, soft_wrap=True)
+    sys.exit(code)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _seconds(minutes: float | None) -> float:
+    return float("inf") if minutes is None else 60 * minutes
+
+
+def _free(path: Path) -> Path:
+    """`path`, or `path`-2, -3, ... where it is taken."""
+    candidates = [path, *(path.with_name(f"{path.name}-{i}") for i in range(2, 10_000))]
+    return next(p for p in candidates if not p.exists())
+
+
+def _conditions(pairs: list[str]) -> dict[str, str]:
+    wrong = [p for p in pairs if "=" not in p]
+    if wrong:
+        raise typer.BadParameter(f"--condition takes name=value, got {wrong[0]!r}")
+    return dict(p.split("=", 1) for p in pairs)
+
+
+def _rows(text: str) -> list[int]:
+    try:
+        return [int(r) for r in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"--through takes row numbers such as 0,5,9, got {text!r}") from error
+
+
+def _recipe(asked: Study[Any, Any], name: str, flags: list[str]) -> Recipe:
+    """The study's recipe `name` with the fields that `flags` (--field value ...) change."""
+    from pydantic import ValidationError
+
+    if name not in asked.recipes:
+        raise typer.BadParameter(f"no recipe is called {name!r}; this study has {', '.join(asked.recipes)}")
+    base = asked.recipes[name]
+    changes = _parsed(flags, type(base))
+    try:
+        return type(base).model_validate({**base.model_dump(), **changes})
+    except ValidationError as error:
+        lines = [_complaint(type(base), problem) for problem in error.errors()]
+        raise typer.BadParameter("\n".join(lines)) from error
+
+
+def _parsed(flags: list[str], kind: type[Recipe]) -> dict[str, Any]:
+    fields = {f"--{field.replace('_', '-')}": field for field in kind.model_fields}
+    changes: dict[str, Any] = {}
+    rest = [part for flag in flags for part in (flag.split("=", 1) if flag.startswith("--") else [flag])]
+    while rest:
+        flag = rest.pop(0)
+        if flag.removeprefix("--no-") != flag and fields.get("--" + flag.removeprefix("--no-")):
+            changes[fields["--" + flag.removeprefix("--no-")]] = False
+            continue
+        if flag not in fields:
+            near = difflib.get_close_matches(flag, fields, n=3, cutoff=0.5)
+            hint = f"; did you mean {' or '.join(near)}?" if near else f"; fields are {', '.join(fields)}"
+            raise typer.BadParameter(f"the recipe has no field for {flag!r}{hint}")
+        annotation = kind.model_fields[fields[flag]].annotation
+        if annotation is bool and (not rest or rest[0].startswith("--")):
+            changes[fields[flag]] = True
+            continue
+        if not rest:
+            raise typer.BadParameter(f"{flag} needs a value")
+        value = rest.pop(0)
+        changes[fields[flag]] = value.split(",") if "tuple" in str(annotation) else None if value.lower() == "none" else value
+    return changes
+
+
+def _complaint(kind: type[Recipe], problem: Mapping[str, Any]) -> str:
+    field = str(problem["loc"][0]) if problem["loc"] else "recipe"
+    about = kind.model_fields[field].description if field in kind.model_fields else ""
+    return f"--{field.replace('_', '-')}: {problem['msg']}, got {problem.get('input')!r}. {about}"
+
+
+def _recipe_table(asked: Study[Any, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table("flag", "meaning", "range", *asked.recipes, box=None, header_style="bold", pad_edge=False)
+    kind = type(next(iter(asked.recipes.values())))
+    for name, field in kind.model_fields.items():
+        values = [_short(getattr(recipe, name)) for recipe in asked.recipes.values()]
+        table.add_row(f"--{name.replace('_', '-')}", field.description or "", _range(field), *values)
+    return table
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, tuple) and len(value) > 4:
+        return f"{value[0]}, {value[1]}, ... {value[-1]} ({len(value)})"
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _range(field: Any) -> str:
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "multiple of"}
+    parts = [f"{sign} {getattr(m, key)}" for m in field.metadata for key, sign in signs.items() if getattr(m, key, None) is not None]
+    if getattr(field.annotation, "__name__", "") == "Literal" or "Literal" in str(field.annotation):
+        return str(field.annotation).split("Literal", 1)[1].strip("[]").replace("'", "").replace(", ", "|")
+    return ", ".join(parts) or getattr(field.annotation, "__name__", str(field.annotation)).replace("NoneType", "none")
+
+
+@contextlib.contextmanager
+def _progress(steps: int, quiet: bool) -> Iterator[tuple[Callable[..., None], Callable[[str], None]]]:
+    """A progress bar on a terminal, a plain line every ten seconds elsewhere, nothing where quiet."""
+    console = _console()
+    if quiet:
+        yield lambda *_: None, lambda _: None
+    elif not console.is_terminal:
+        yield _plain_watch(steps), lambda line: print(line, flush=True)
+    else:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task("training", total=steps, note="")
+
+            def watch(step: int, losses: Mapping[str, float], rate: float) -> None:
+                bar.update(task, completed=step, note=f"{rate:.1f} steps/s  {_losses(losses)}")
+
+            yield watch, lambda line: bar.console.print(line, markup=False)
+
+
+def _plain_watch(steps: int) -> Callable[[int, Mapping[str, float], float], None]:
+    import time
+
+    last = 0.0
+
+    def watch(step: int, losses: Mapping[str, float], rate: float) -> None:
+        nonlocal last
+        if time.monotonic() - last > 10 or step == steps:
+            last = time.monotonic()
+            left = (steps - step) / rate
+            print(f"step {step}/{steps}  {rate:.1f} steps/s  {left:.0f} s left  {_losses(losses)}", flush=True)
+
+    return watch
+
+
+def _losses(losses: Mapping[str, float]) -> str:
+    return "  ".join(f"{k} {v:.4g}" for k, v in losses.items() if k != "step")
+
+
+def _conclude(done: Any, outcome: Any) -> None:
+    console = _console()
+    if not outcome.finished:
+        console.print(f"stopped at step {outcome.step} ({outcome.reason}); saved. Go on with: simulacra resume {done.path}", soft_wrap=True)
+        raise typer.Exit(STOPPED)
+    _verdict(done.evidence())
+    console.print(f"report: {done.path / 'report.html'}", soft_wrap=True)
+
+
+def _verdict(evidence: Any) -> None:
+    from simulacra import verdict
+
+    console = _console()
+    console.print(verdict.table(evidence))
+    if evidence.checks:
+        console.print(verdict.checks_table(evidence))
+    for remark in evidence.remarks:
+        console.print(f"note: {remark}", markup=False)
+    console.print(verdict.sentence(evidence), markup=False)
