@@ -224,7 +224,7 @@ def _escaped(text: str) -> str:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def _seconds(minutes: float | None) -> float:
@@ -260,10 +260,11 @@ def _recipe(asked: Study[Any, Any], name: str, flags: list[str]) -> Recipe:
     base = asked.recipes[name]
     changes = _parsed(flags, type(base))
     try:
-        return type(base).model_validate({**base.model_dump(), **changes})
+        chosen: Recipe = type(base).model_validate({**base.model_dump(), **changes})
     except ValidationError as error:
         lines = [_complaint(type(base), problem) for problem in error.errors()]
         raise typer.BadParameter("\n".join(lines)) from error
+    return chosen
 
 
 def _parsed(flags: list[str], kind: type[Recipe]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -30,7 +30,7 @@ from simulacra.measures.distance import Distance, between_curves, wasserstein
 from simulacra.study import Refused
 
 Array = NDArray[np.float64]
-S = TypeVar("S")
+S = TypeVar("S", bound=Sized)
 
 ALARM = 0.01  # probability that nature, drawn again, is called different
 
@@ -76,6 +76,15 @@ class Check:
 
 
 @dataclasses.dataclass(frozen=True)
+class Figure:
+    """A picture that belongs to a verdict: reconstructions, a latent path, the frames of a draw."""
+
+    title: str
+    caption: str
+    image: bytes | str  # PNG, GIF, JPEG or WebP bytes, or the text of an SVG
+
+
+@dataclasses.dataclass(frozen=True)
 class Evidence:
     findings: Sequence[Finding]
     checks: Sequence[Check] = ()
@@ -90,7 +99,7 @@ class Evidence:
         return self.p <= ALARM
 
     def worst_first(self) -> list[Finding]:
-        return sorted(self.findings, key=lambda f: -f.gap if np.isfinite(f.gap) else -np.inf)
+        return sorted(self.findings, key=lambda f: -f.gap if np.isfinite(f.gap) else np.inf)
 
     def with_more(self, findings: Sequence[Finding] = (), checks: Sequence[Check] = ()) -> Evidence:
         return dataclasses.replace(self, findings=[*self.findings, *findings], checks=[*self.checks, *checks])
@@ -282,7 +291,8 @@ def _across(distance: Distance, x: Array, p: Array, y: Array, q: Array) -> Array
 
 
 def _weights(masks: NDArray[np.bool_]) -> Array:
-    return masks / np.maximum(masks.sum(axis=1, keepdims=True), 1)
+    weights: Array = masks / np.maximum(masks.sum(axis=1, keepdims=True), 1)
+    return weights
 
 
 def _family_wise(nulls: Sequence[Array]) -> tuple[float, list[float]]:

@@ -87,6 +87,7 @@ def _draw_and_judge(folder: Run, asked: Study[Any, Any], recipe: Recipe, split: 
     if asked.examine:
         evidence = evidence.with_more(*asked.examine(learner, split, recipe.seed))
     folder.write_evidence(evidence)
+    folder.write_figures(asked.figures(learner, split, recipe.seed) if asked.figures else [])
     write_report(folder)
 
 
@@ -159,8 +160,8 @@ def write_judgement(asked: Study[Any, Any], name: str, evidence: Evidence, natur
     elif out.suffix == ".html":
         page = report.Page(
             title=asked.title, study=name, source=asked.source, recipe_name="judge only", recipe={}, evidence=evidence, history=[],
-            environment=environment(), origin="files given on the command line", files={}, rejected=[], seconds=math.nan,
-            nature_pictures=asked.picture(spread(nature, SHOWN)), drawn_pictures=asked.picture(spread(drawn, SHOWN)),
+            environment=environment(), origin="files given on the command line", citation=asked.citation,
+            pictures=_pictures(asked, spread(nature, SHOWN), spread(drawn, SHOWN)),
         )  # fmt: skip
         report.write(page, out)
     else:
@@ -176,26 +177,41 @@ def judge_again(folder: Run, seed: int, say: Say) -> None:
 
 def write_report(folder: Run) -> Path:
     """report.html and summary.png from what the run folder holds."""
-    asked, _ = recipe_of(folder)
+    asked, recipe = recipe_of(folder)
     about = folder.about()
     nature, drawn = (folder.path / "drawn" / f for f in ("nature.npz", "samples.npz"))
     evidence = folder.evidence()
     lock = folder.read_json("data.lock")
     page = report.Page(
         title=asked.title, study=about["study"], source=asked.source, recipe_name=about["name"], recipe=about["recipe"],
+        recipe_about={name: field.description or "" for name, field in type(recipe).model_fields.items()},
         evidence=evidence, history=folder.history(), environment=folder.read_json("environment.json"),
         origin=lock["origin"], files=lock["files"], rejected=lock["rejected"], seconds=folder.seconds(),
-        nature_pictures=asked.picture(asked.read(nature)), drawn_pictures=asked.picture(spread(asked.read(drawn), SHOWN)),
+        pictures=_pictures(asked, asked.read(nature), spread(asked.read(drawn), SHOWN)), figures=folder.figures(),
+        command=f"simulacra run {about['study']} --recipe {about['name']} {_changed(asked, about)}".strip(), citation=asked.citation,
     )  # fmt: skip
     path = folder.path / "report.html"
     report.write(page, path)
+    write_atomically(folder.path / "summary.png", report.summary_figure(page))
     folder.write_crate(asked.title, asked.source)
     return path
 
 
+def _pictures(asked: Study[Any, Any], nature: Any, drawn: Any) -> report.Pictures:
+    captions = asked.caption(nature) if asked.caption else ()
+    return report.Pictures(asked.picture(nature), asked.picture(drawn), captions=captions)
+
+
+def _changed(asked: Study[Any, Any], about: Mapping[str, Any]) -> str:
+    """The flags that turn the study's own recipe into the one that was run."""
+    base = asked.recipes[about["name"]].model_dump(mode="json") if about["name"] in asked.recipes else {}
+    values = {k: v for k, v in about["recipe"].items() if base.get(k) != v}
+    return " ".join(f"--{k.replace('_', '-')} {','.join(map(str, v)) if isinstance(v, list) else v}" for k, v in values.items())
+
+
 def _lock(folder: Run, split: Split[Any]) -> None:
     """Write down what the data were; on resuming, refuse other data than the run began with."""
-    now = {"origin": split.origin, "files": dict(split.files), "rejected": list(split.rejected)}
+    now: dict[str, Any] = {"origin": split.origin, "files": dict(split.files), "rejected": list(split.rejected)}
     if (folder.path / "data.lock").exists():
         before = folder.read_json("data.lock")
         if before["files"] != now["files"]:

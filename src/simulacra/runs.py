@@ -18,17 +18,18 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulacra import __version__
-from simulacra.evidence import Evidence
+from simulacra.evidence import Evidence, Figure
 from simulacra.study import Recipe, Refused
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_IMAGES = {b"\x89PNG": "png", b"GIF8": "gif", b"\xff\xd8": "jpg", b"RIFF": "webp"}
 KEEP = 2  # checkpoints kept: the newest, and one to fall back to
 
 
@@ -249,6 +250,24 @@ class Run:
             return Evidence.read(self.path / "evidence.json")
         except (ValueError, KeyError, TypeError) as error:
             raise Damaged(f"{self.path / 'evidence.json'} was altered ({error}); `simulacra resume {self.path}` judges again") from error
+
+    def write_figures(self, figures: Sequence[Figure]) -> None:
+        shutil.rmtree(self.path / "figures", ignore_errors=True)
+        (self.path / "figures").mkdir()
+        index = []
+        for i, figure in enumerate(figures):
+            content = figure.image.encode() if isinstance(figure.image, str) else figure.image
+            ending = next((e for magic, e in _IMAGES.items() if content.startswith(magic)), "svg")
+            index.append({"title": figure.title, "caption": figure.caption, "file": f"{i + 1:02d}.{ending}"})
+            write_atomically(self.path / "figures" / f"{i + 1:02d}.{ending}", content)
+        self.write_json("figures/index.json", {"figures": index})
+
+    def figures(self) -> list[Figure]:
+        if not (self.path / "figures" / "index.json").is_file():
+            return []
+        rows = self.read_json("figures/index.json")["figures"]
+        images = [(self.path / "figures" / Path(r["file"]).name).read_bytes() for r in rows]
+        return [Figure(r["title"], r["caption"], i.decode() if r["file"].endswith("svg") else i) for r, i in zip(rows, images, strict=True)]
 
     def write_crate(self, title: str, source: str) -> None:
         names = sorted(

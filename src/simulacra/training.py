@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from simulacra.runs import Run
-from simulacra.study import Learner, Samples
+from simulacra.study import Learner, Refused, Samples
 
 WATCH = 20  # steps between looks at the losses: reading a number from a GPU waits for it
 
@@ -104,7 +104,7 @@ def device_of(choice: str) -> torch.device:
     if choice == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if choice == "cuda" and not torch.cuda.is_available():
-        raise ValueError("recipe asks for device 'cuda' but torch sees no GPU; use device 'cpu' or 'auto'")
+        raise Refused("recipe asks for device 'cuda' but torch sees no GPU; use device 'cpu' or 'auto'")
     return torch.device(choice)
 
 
@@ -117,7 +117,7 @@ def epoch_order(samples: Samples, batch: int, seed: int, epoch: int) -> list[Ten
     for rows in groups:
         shuffled = rows[torch.randperm(len(rows), generator=rng)]
         size = min(batch, len(rows))
-        batches += list(shuffled[: len(rows) // size * size].split(size))
+        batches += list(shuffled[: len(rows) // size * size].reshape(-1, size))
     return [batches[i] for i in torch.randperm(len(batches), generator=rng).tolist()]
 
 

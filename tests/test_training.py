@@ -1,0 +1,129 @@
+"""The order of batches, the gradient step and the random numbers that belong to rows."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from simulacra.study import Noise, Refused, Samples
+from simulacra.training import Descent, batches_from, device_of, epoch_order
+
+
+@dataclasses.dataclass(frozen=True)
+class Sized(Samples):
+    value: Tensor
+    bucket: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain(Samples):
+    value: Tensor
+
+
+def test_an_epoch_holds_every_row_at_most_once_and_every_batch_is_full():
+    order = epoch_order(Plain(torch.arange(103)), 10, seed=3, epoch=7)
+    assert {len(rows) for rows in order} == {10}
+    assert len(torch.cat(order).unique()) == 100
+
+
+def test_a_batch_holds_one_bucket_and_small_buckets_are_used_whole():
+    bucket = torch.tensor([0] * 50 + [1] * 33 + [2] * 4)
+    samples = Sized(torch.arange(87), bucket)
+    order = epoch_order(samples, 8, seed=0, epoch=0)
+    assert all(len(bucket[rows].unique()) == 1 for rows in order)
+    assert sorted(len(rows) for rows in order) == [4] + [8] * 10
+
+
+def test_batches_from_a_later_step_are_the_same_as_those_of_a_run_from_the_start():
+    samples = Plain(torch.arange(37))
+    from_start = batches_from(samples, 5, seed=1, step=0)
+    all_steps = [next(from_start) for _ in range(40)]
+    for start in (0, 3, 7, 14, 29):
+        later = batches_from(samples, 5, seed=1, step=start)
+        assert all(torch.equal(next(later), all_steps[s]) for s in range(start, 40))
+
+
+def test_epochs_and_seeds_shuffle_differently():
+    samples = Plain(torch.arange(100))
+    orders = [torch.cat(epoch_order(samples, 10, s, e)) for s, e in ((0, 0), (0, 1), (1, 0))]
+    assert not torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+
+
+def test_descent_takes_adams_step_and_follows_its_schedule():
+    net = nn.Linear(1, 1, bias=False)
+    descent = Descent(net, lr=0.1, warmup=4, horizon=100)
+    before = net.weight.item()
+    norm = descent(3.0 * net.weight.sum())
+    assert float(norm) == pytest.approx(3.0)
+    assert before - net.weight.item() == pytest.approx(0.1 / 4, rel=1e-4)  # Adam's first step has the length of the rate
+    descent.count = 50
+    assert descent.rate() == pytest.approx(0.05)
+    descent.count = 100
+    assert descent.rate() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_clipping_bounds_the_gradient_but_reports_its_norm():
+    net = nn.Linear(2, 1, bias=False)
+    descent = Descent(net, lr=0.1, clip=1.0)
+    assert float(descent(30 * net.weight[0, 0] + 40 * net.weight[0, 1])) == pytest.approx(50.0)
+    assert float(net.weight.grad.norm()) == pytest.approx(1.0, rel=1e-4)
+
+
+def test_the_average_forgets_the_initial_weights_early_and_is_long_later():
+    net = nn.Linear(1, 1, bias=False)
+    descent = Descent(net, lr=1e-9, ema=0.99)
+    with torch.no_grad():
+        net.weight.fill_(5.0)
+    for _ in range(30):
+        descent(net.weight.sum() * 0)
+    assert descent.average.weight.item() == pytest.approx(5.0, abs=0.05)
+    assert not descent.average.weight.requires_grad
+
+
+def test_a_saved_descent_goes_on_as_if_it_had_not_been_saved():
+    def fresh():
+        torch.manual_seed(0)
+        return Descent(nn.Linear(3, 2), lr=0.01, ema=0.9, clip=1.0, warmup=2, horizon=20)
+
+    def work(descent, steps):
+        for _ in range(steps):
+            descent(descent.module(torch.randn(4, 3)).square().sum())
+
+    straight, stopped = fresh(), fresh()
+    torch.manual_seed(1)
+    work(straight, 4)
+    state = {k: v.clone() for k, v in straight.state_dict().items()}
+    rng = torch.get_rng_state()
+    work(straight, 4)
+    stopped.load_state_dict(state)
+    torch.set_rng_state(rng)
+    work(stopped, 4)
+    assert straight.state_dict().keys() == stopped.state_dict().keys()
+    assert all(torch.equal(v, stopped.state_dict()[k]) for k, v in straight.state_dict().items())
+
+
+def test_noise_belongs_to_rows_and_streams_are_independent():
+    whole, part = Noise(7, range(100)), Noise(7, range(40, 60))
+    first, second = whole.normal(3, 2), whole.normal(3, 2)
+    assert torch.equal(first[40:60], part.normal(3, 2))
+    assert torch.equal(second[40:60], part.normal(3, 2))
+    assert not torch.equal(first, second)
+    many = Noise(1, range(4000)).normal(5).numpy()
+    assert abs(np.corrcoef(many.T) - np.eye(5)).max() < 0.06
+    assert abs(np.corrcoef(many[:-1, 0], many[1:, 0])[0, 1]) < 0.06
+    assert 0.48 < float(Noise(1, range(4000)).uniform(1).mean()) < 0.52
+
+
+def test_fields_of_different_length_are_refused():
+    with pytest.raises(Refused, match="differ in length"):
+        Sized(torch.zeros(3), torch.zeros(4))
+
+
+def test_asking_for_a_gpu_that_is_not_there_says_what_to_do():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(Refused, match="'cpu' or 'auto'"):
+        device_of("cuda")
