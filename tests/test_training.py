@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from simulacra.descent import Descent
 from simulacra.study import Noise, Refused, Samples
-from simulacra.training import Descent, batches_from, device_of, epoch_order
+from simulacra.training import batches_from, device_of, epoch_order
 
 
 @dataclasses.dataclass(frozen=True)

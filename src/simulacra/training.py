@@ -1,4 +1,4 @@
-"""The one loop, and the one place where a gradient step is taken.
+"""The one loop.
 
 The loop owns the order of batches, history, checkpoints, limits and divergence; it knows no model. Shuffles derive from
 (seed, epoch) and a step's noise from (seed, step), so a run that was killed anywhere and resumed from its last checkpoint
@@ -8,7 +8,6 @@ goes through the same states, bit for bit, as one that was not (same platform, s
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 import signal
 import threading
@@ -19,8 +18,10 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from simulacra.descent import Descent as Descent
+from simulacra.descent import under as under
 from simulacra.runs import Run
 from simulacra.study import Learner, Refused, Samples
 
@@ -29,74 +30,6 @@ WATCH = 20  # steps between looks at the losses: reading a number from a GPU wai
 
 class Diverged(RuntimeError):
     """A loss or a weight is no longer finite; the last good state is on disk."""
-
-
-class Descent:
-    """A gradient step on one player's weights: Adam (Kingma & Ba, 1412.6980), schedule, clipping, running average.
-
-    `descent(loss)` takes the step and returns the gradient norm before clipping. `descent.average` is a copy of the
-    module whose weights are the exponential moving average with decay `ema` (the module itself where ema is 0): draw
-    with that one. The learning rate rises linearly over `warmup` steps and, where `horizon` is given, falls to zero on
-    a half cosine at step `horizon`.
-    """
-
-    def __init__(
-        self, module: nn.Module, *, lr: float, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.0,
-        clip: float | None = None, ema: float = 0.0, warmup: int = 0, horizon: int | None = None,
-    ) -> None:  # fmt: skip
-        self.module, self.lr, self.clip, self.ema, self.warmup, self.horizon = module, lr, clip, ema, warmup, horizon
-        self.average: nn.Module = copy.deepcopy(module).requires_grad_(False).eval() if ema else module
-        self.optimiser = torch.optim.AdamW(module.parameters(), lr=lr, betas=betas, weight_decay=weight_decay)
-        self.count = 0
-
-    def rate(self) -> float:
-        """Learning rate of the coming step."""
-        rise = min(1.0, (self.count + 1) / self.warmup) if self.warmup else 1.0
-        fall = 0.5 * (1 + math.cos(math.pi * min(self.count / self.horizon, 1.0))) if self.horizon else 1.0
-        return self.lr * rise * fall
-
-    def __call__(self, loss: Tensor) -> Tensor:
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.clip or math.inf)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate()
-        self.optimiser.step()
-        self.count += 1
-        if self.ema:
-            self._follow()
-        return norm
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        # Early on the average is short, or the initial weights would stay in it for 1 / (1 - ema) steps.
-        decay = min(self.ema, (1 + self.count) / (10 + self.count))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.module.parameters()), 1 - decay)
-        for mean, now in zip(self.average.buffers(), self.module.buffers(), strict=True):
-            mean.copy_(now)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        state = {f"weights.{k}": v for k, v in self.module.state_dict().items()}
-        if self.ema:
-            state |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        for name, parameter in self.module.named_parameters():
-            state |= {f"optimiser.{name}.{k}": v for k, v in self.optimiser.state[parameter].items()}
-        return state | {"count": torch.tensor(self.count)}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.module.load_state_dict(under(state, "weights"))
-        if self.ema:
-            self.average.load_state_dict(under(state, "average"))
-        for name, parameter in self.module.named_parameters():
-            moments = under(state, f"optimiser.{name}")
-            device = parameter.device
-            self.optimiser.state[parameter] = {k: v.clone() if k == "step" else v.to(device).clone() for k, v in moments.items()}
-        self.count = int(state["count"])
-
-
-def under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The part of a flat state whose names begin with `prefix.`, without it."""
-    return {k[len(prefix) + 1 :]: v for k, v in state.items() if k.startswith(prefix + ".")}
 
 
 def device_of(choice: str) -> torch.device:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from simulacra.evidence import average, compare, distribution
 from simulacra.measures import distance
 from simulacra.study import Recipe, Refused, Samples, Split, Study
-from simulacra.training import Descent, under
+from simulacra.descent import Descent, under
 
 
 @dataclasses.dataclass(frozen=True)
