@@ -132,7 +132,7 @@ def sweeps_to_equilibrium(side: int) -> int:
     From all up, energy and |m| of Wolff chains approach equilibrium by a factor of about 2 per sweep at T_c, side 16 to 64, and
     faster elsewhere (measured against Kaufman's energies); the time grows as side^z, z about 0.25.
     """
-    return math.ceil(40.0 * max(side / 32, 1.0) ** 0.25)
+    return math.ceil(40 * math.sqrt(math.sqrt(max(side / 32, 1))))
 
 
 def _equilibrated(side: int, temperature: float, each: int, seed: int) -> Spins:
@@ -226,22 +226,28 @@ def checkerboard(spins: Spins, temperature: float, sweeps: int, rng: np.random.G
 
 def swendsen_wang(spins: Spins, temperature: float, rngs: Sequence[np.random.Generator]) -> None:
     """One cluster sweep in place: join aligned neighbours with probability 1 - exp(-2/T), then give each cluster a random sign."""
+    n, side = len(spins), spins.shape[-1]
+    luck = np.stack([rng.random((3, side, side), np.float32) for rng in rngs], axis=1)
+    down, right = (
+        (spins == np.roll(spins, -1, axis)) & (chance < -math.expm1(-2 / temperature))
+        for axis, chance in ((1, luck[0]), (2, luck[1]))
+    )
+    cluster = clusters(down, right)
+    sign = np.zeros(cluster.max() + 1, np.int8)
+    sign[cluster] = np.where(luck[2] < 0.5, -1, 1)  # any one of the cluster's sites decides
+    spins[:] = sign[cluster].reshape(n, side, side)
+
+
+def clusters(down: NDArray[np.bool_], right: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Number of the cluster that each site (n, side, side) belongs to, where bonds tie sites to those below and to the right."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    n, side = len(spins), spins.shape[-1]
-    site = np.arange(spins.size).reshape(spins.shape)
-    luck = np.stack([rng.random((3, side, side), np.float32) for rng in rngs], axis=1)
-    ends = []
-    for axis in (1, 2):
-        joined = (spins == np.roll(spins, -1, axis)) & (luck[axis - 1] < -math.expm1(-2 / temperature))
-        ends.append(np.stack([site[joined], np.roll(site, -1, axis)[joined]]))
-    bonds = np.concatenate(ends, axis=1)
-    graph = coo_array((np.ones(bonds.shape[1], np.int8), (bonds[0], bonds[1])), shape=(spins.size, spins.size))
-    count, cluster = connected_components(graph, directed=False)
-    sign = np.zeros(count, np.int8)
-    sign[cluster] = np.where(luck[2] < 0.5, -1, 1).reshape(-1)  # any one of the cluster's sites decides
-    spins[:] = sign[cluster].reshape(n, side, side)
+    site = np.arange(down.size).reshape(down.shape)
+    ends = [np.stack([site[bond], np.roll(site, -1, axis)[bond]]) for axis, bond in ((1, down), (2, right))]
+    one, other = np.concatenate(ends, axis=1)
+    graph = coo_array((np.ones(len(one)), (one, other)), shape=(down.size, down.size))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int32).reshape(down.shape)
 
 
 def binary_digits(p: float) -> NDArray[np.uint64]:

@@ -59,12 +59,12 @@ def free_energy(side: int, temperature: ArrayLike) -> Array:
 
 def energy(side: int, temperature: ArrayLike) -> Array:
     """u = <E> / side^2."""
-    return -_torus(side, temperature).first / side**2
+    return np.asarray(-_torus(side, temperature).first / side**2)
 
 
 def heat_capacity(side: int, temperature: ArrayLike) -> Array:
     """c = (<E^2> - <E>^2) / (T side)^2."""
-    return _torus(side, temperature).second / (np.asarray(temperature, float) * side) ** 2
+    return np.asarray(_torus(side, temperature).second / (np.asarray(temperature, float) * side) ** 2)
 
 
 def _torus(n: int, temperature: ArrayLike) -> _Factor:
