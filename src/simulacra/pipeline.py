@@ -161,7 +161,7 @@ def write_judgement(asked: Study[Any, Any], name: str, evidence: Evidence, natur
         page = report.Page(
             title=asked.title, study=name, source=asked.source, recipe_name="judge only", recipe={}, evidence=evidence, history=[],
             environment=environment(), origin="files given on the command line", citation=asked.citation,
-            pictures=_pictures(asked, spread(nature, SHOWN), spread(drawn, SHOWN)),
+            **_pictures(asked, spread(nature, SHOWN), spread(drawn, SHOWN)),
         )  # fmt: skip
         report.write(page, out)
     else:
@@ -187,7 +187,7 @@ def write_report(folder: Run) -> Path:
         recipe_about={name: field.description or "" for name, field in type(recipe).model_fields.items()},
         evidence=evidence, history=folder.history(), environment=folder.read_json("environment.json"),
         origin=lock["origin"], files=lock["files"], rejected=lock["rejected"], seconds=folder.seconds(),
-        pictures=_pictures(asked, asked.read(nature), spread(asked.read(drawn), SHOWN)), figures=folder.figures(),
+        **_pictures(asked, asked.read(nature), spread(asked.read(drawn), SHOWN)), figures=folder.figures(),
         command=f"simulacra run {about['study']} --recipe {about['name']} {_changed(asked, about)}".strip(), citation=asked.citation,
     )  # fmt: skip
     path = folder.path / "report.html"
@@ -197,9 +197,9 @@ def write_report(folder: Run) -> Path:
     return path
 
 
-def _pictures(asked: Study[Any, Any], nature: Any, drawn: Any) -> report.Pictures:
+def _pictures(asked: Study[Any, Any], nature: Any, drawn: Any) -> dict[str, Any]:
     captions = asked.caption(nature) if asked.caption else ()
-    return report.Pictures(asked.picture(nature), asked.picture(drawn), captions=captions)
+    return {"nature_pictures": asked.picture(nature), "drawn_pictures": asked.picture(drawn), "captions": captions}
 
 
 def _changed(asked: Study[Any, Any], about: Mapping[str, Any]) -> str:
