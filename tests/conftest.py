@@ -1,0 +1,24 @@
+"""What all tests share: one thread, so that sums come out in one order, and the folder of real data where there is one."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """The folder named by SIMULACRA_DATA; tests that need real data are skipped where it is not set."""
+    name = os.environ.get("SIMULACRA_DATA")
+    if not name:
+        pytest.skip("SIMULACRA_DATA is not set: no real data here (docs/user_data.md says what lies in such a folder)")
+    folder = Path(name)
+    if not folder.is_dir():
+        pytest.fail(f"SIMULACRA_DATA names {folder}, which is no folder")
+    return folder
