@@ -19,7 +19,7 @@ from simulacra import report, study
 from simulacra.evidence import Evidence
 from simulacra.runs import Damaged, Run, environment, write_atomically
 from simulacra.study import Learner, Noise, Recipe, Refused, Samples, Split, Study
-from simulacra.training import Outcome, device_of, fit
+from simulacra.training import Outcome, StopRequested, device_of, fit, stopping_at_once
 
 BLOCK = 64  # rows drawn together, always at the same places: row i does not depend on how many are asked for
 SHOWN = 32  # pictures of nature and of drawn samples in a report
@@ -64,7 +64,11 @@ def _go_on(folder: Run, seconds: float, watch: Watch | None, say: Say) -> Outcom
     )  # fmt: skip
     folder.add_time(time.monotonic() - began)
     if outcome.finished:
-        _draw_and_judge(folder, asked, recipe, split, learner, say)
+        try:
+            with stopping_at_once():
+                _draw_and_judge(folder, asked, recipe, split, learner, say)
+        except StopRequested as signal:
+            return Outcome(outcome.step, False, f"{signal} after training, before the verdict")
     return outcome
 
 

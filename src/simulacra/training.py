@@ -132,19 +132,40 @@ def _save(learner: Learner[Any], step: int, run: Run) -> None:
 def stop_requests() -> Iterator[list[str]]:
     """A list that receives the name of a stop signal when one comes; a second signal ends the process at once."""
     caught: list[str] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
 
     def receive(number: int, frame: FrameType | None) -> None:
         if caught:
             raise KeyboardInterrupt
         caught.append(signal.Signals(number).name)
 
+    with _on_stop_signals(receive):
+        yield caught
+
+
+class StopRequested(Exception):
+    """A stop signal came while there was nothing that has to be finished first."""
+
+
+@contextlib.contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """Within it a stop signal raises StopRequested: for work that is simply done again later."""
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        raise StopRequested(signal.Signals(number).name)
+
+    with _on_stop_signals(receive):
+        yield
+
+
+@contextlib.contextmanager
+def _on_stop_signals(receive: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may receive signals
+        return
     wanted = [getattr(signal, n) for n in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, n)]
     before = {s: signal.signal(s, receive) for s in wanted}
     try:
-        yield caught
+        yield
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
