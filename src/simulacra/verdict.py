@@ -7,10 +7,12 @@ into words so that no reader depends on colour; the words are a reading aid, the
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from simulacra.evidence import Check, Evidence, Finding
 
 NEAR = 0.25  # a gap below this is called near: three quarters of the way from the rival to nature
+WIDE = 116  # columns of a terminal from which rivals get a column of their own
 ABSENT = "-"
 UNDEFINED = "not defined"
 
@@ -165,31 +168,49 @@ def _plural(noun: str, count: int) -> str:
     return noun if count == 1 else f"{noun}s"
 
 
-def table(evidence: Evidence) -> Table:
-    """All findings, worst first: gap with interval, distance between floor and ceiling, p."""
-    result = Table(title="Verdict, worst first", caption=_legend(), caption_justify="left", title_justify="left")
-    result.add_column("Finding", ratio=2, overflow="fold")
-    result.add_column("Standing", no_wrap=True)
-    for name in ("Gap [95 %]", "Distance", "Floor", "Ceiling"):
-        result.add_column(name, justify="right", no_wrap=name == "Gap [95 %]")
-    result.add_column("Rival", overflow="fold")
-    result.add_column("p", justify="right")
+def table(evidence: Evidence, width: int | None = None) -> Table:
+    """All findings, worst first: gap with interval, distance between floor and ceiling, p. Fits `width` (the terminal's)."""
+    wide = (width or shutil.get_terminal_size().columns) >= WIDE
+    result = _plain_table("Verdict, worst first", _legend())
+    result.add_column("Finding", overflow="fold")
+    result.add_column("  Gap [95 %]", no_wrap=True)
+    for side in ("Distance", "Floor", "Ceiling"):
+        result.add_column(side, justify="right", no_wrap=True)
+    if wide:
+        result.add_column("Rival", overflow="fold")
+    result.add_column("p", justify="right", no_wrap=True)
     for f in evidence.worst_first():
-        kind = standing(f)
-        cells = (gap(f), number(f.distance), number(f.floor), number(f.ceiling), f.rival_name, probability(f.p))
-        result.add_row(Text(f.name), Text(f"{kind.sign} {kind.word}", style=kind.colour), *map(Text, cells))
+        what = Text(f.name) if wide else Text.assemble(f.name, (f"\nrival: {f.rival_name}", "dim"))
+        cells = [number(f.distance), number(f.floor), number(f.ceiling), *([f.rival_name] if wide else [])]
+        result.add_row(what, _standing_and_gap(f, wide), *map(Text, cells), Text(ABSENT if f.p is None else probability(f.p)))
     return result
 
 
+def _standing_and_gap(finding: Finding, wide: bool) -> Text:
+    kind = standing(finding)
+    word = f"  {kind.word}" if wide and kind is not Standing.UNDEFINED else ""
+    return Text.assemble((f"{kind.sign} ", kind.colour), f"{gap(finding):<20}" if word else gap(finding), (word, kind.colour))
+
+
+def _plain_table(title: str, note: Text | None = None) -> Table:
+    return Table(
+        title=Text(title, style="bold"), title_justify="left", caption=note, caption_justify="left",
+        box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True,
+    )  # fmt: skip
+
+
 def _legend() -> Text:
-    return Text("gap 0: nature's own scatter (floor); 1: the rival (ceiling)", style="dim")
+    kinds = "  ".join(f"{kind.sign} {kind.word}" for kind in Standing)
+    return Text(
+        f"gap 0: nature's own scatter (floor); 1: the rival (ceiling); p {ABSENT}: takes no part in the verdict\n{kinds}", style="dim"
+    )
 
 
 def checks_table(evidence: Evidence) -> Table:
     """Every number that is held to a target outside the samples."""
-    result = Table(title="Checks", title_justify="left")
+    result = _plain_table("Checks")
     for name in ("Check", "Value", "Target", "Met", "Beside"):
-        result.add_column(name, overflow="fold", justify="right" if name == "Value" else "left")
+        result.add_column(name, overflow="fold", justify="right" if name == "Value" else "left", no_wrap=name in ("Value", "Met"))
     for check in evidence.checks:
         met = Text("✓ met", style="green") if check.met else Text("✗ missed", style="red")
         result.add_row(Text(check.name), Text(measured(check.value, check.error)), Text(check.target), met, Text(beside(check)))
@@ -203,7 +224,7 @@ def beside(check: Check) -> str:
 
 def compare_table(runs: Mapping[str, Evidence]) -> Table:
     """Gaps of several runs side by side, one row per finding, worst first; an asterisk marks the smallest gap of a row."""
-    result = Table(title="Gaps of the runs, worst first", caption=_comparison_note(runs), caption_justify="left", title_justify="left")
+    result = _plain_table("Gaps of the runs, worst first", _comparison_note(runs))
     result.add_column("Finding", overflow="fold")
     for name in runs:
         result.add_column(Text(name), justify="right")
@@ -231,7 +252,7 @@ def _names_worst_first(by_run: Sequence[Mapping[str, Finding]]) -> list[str]:
 
 def _compared(row: Sequence[Finding | None]) -> list[Text]:
     gaps = [f.gap for f in row if f is not None and math.isfinite(f.gap)]
-    smallest = min(gaps) if len(gaps) > 1 else None
+    smallest = min(gaps) if len(set(gaps)) > 1 else None
     cells = []
     for finding in row:
         if finding is None:
