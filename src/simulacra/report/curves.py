@@ -35,6 +35,8 @@ DASHES = {"rival": (0, (6, 2, 1.5, 2)), "exact": (0, (4, 2))}
 
 @dataclasses.dataclass(frozen=True)
 class Palette:
+    """What each kind of line is drawn in."""
+
     ink: str
     muted: str
     rule: str

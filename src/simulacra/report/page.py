@@ -65,6 +65,8 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
+    """One sample as an image, at its size on the page."""
+
     uri: str
     width: int
     height: int

@@ -98,9 +98,12 @@ def _worst(figure: Any, findings: list[Finding], left: int, right: int) -> None:
         x = left + (place % columns) * (across + gap) + 50
         y = TOP + (place // columns) * 355
         width = across - 50
-        for row, line in enumerate(_two_lines(finding.name, int(across / 7.9))):
+        lines = _two_lines(finding.name, int(across / 7.9))
+        for row, line in enumerate(lines):
             _write(figure, x - 50, y + 17 * row, line, 10, weight="bold")
-        _write(figure, x - 50, y + 36, f"gap {verdict.gap(finding)}", 11, PAPER.muted)
+        below = y + 17 * len(lines) + 2
+        _write(figure, x - 50, below, f"gap {verdict.gap(finding)}", 9, PAPER.muted)
+        _write(figure, x - 50, below + 14, _cut(f"rival: {finding.rival_name}", int(across / 6)), 9, PAPER.muted)
         axes = figure.add_axes(_box(x, y + 82, width, 185))
         curves.draw_finding(axes, finding, PAPER, letters=int(across / 7.5))
     _key(figure, shown, left)
