@@ -66,9 +66,13 @@ ROUNDING = 1 / 12  # counts^2: the power that rounding to bytes adds at every wa
 
 def measure(images: Images) -> dict[str, Array]:
     """Every measurement of the module docstring, shape (n,); nan where no galaxy is found. Colour only of colour images."""
-    names = [name for name in MEASURES if name != "colour" or images.bands == 3]
+    names = _names(images.bands)
     rows = [_measure_block(images.pixels[i : i + 256].cpu().numpy(), names) for i in range(0, len(images), 256)]
     return dict(zip(names, np.concatenate(rows).T, strict=True))
+
+
+def _names(bands: int) -> list[str]:
+    return [name for name in MEASURES if name != "colour" or bands == 3]
 
 
 def _measure_block(pixels: NDArray[np.uint8], names: Sequence[str]) -> Array:
@@ -165,17 +169,41 @@ def m20(flux: Array, r2: Array) -> float:
 # ---------------------------------------------------------------------------------------------------------------- judge
 
 
-@dataclasses.dataclass(frozen=True)
 class _Sheet:
-    """One set of images with everything measured once; what the statistics read."""
+    """One set of images and what the statistics read of it, measured when first asked for, `repeat` times over."""
 
-    values: dict[str, Array]  # (n, ...) each
+    def __init__(self, images: Images, training: Array | None, repeat: int = 1) -> None:
+        self.images, self._training, self._repeat = images, training, repeat
+        self._known: dict[str, Array] = {}
 
     def __len__(self) -> int:
-        return len(next(iter(self.values.values())))
+        return len(self.images) * self._repeat
 
     def __getitem__(self, name: str) -> Array:
-        return self.values[name]
+        if name not in self._known:
+            found = measure(self.images) if name in MEASURES else {name: self._measured(name)}
+            self._known |= {key: np.repeat(value, self._repeat, axis=0) for key, value in found.items()}
+        return self._known[name]
+
+    def put(self, name: str, value: Array) -> None:
+        self._known[name] = value
+
+    def _measured(self, name: str) -> Array:
+        first = slice(None, None, self._repeat)
+        if name == "undetected":
+            return np.isnan(self["axis ratio"][first]).astype(float)
+        if name == "intensity histogram":
+            return intensity_histogram(self.images)
+        if name == "thumbnail":
+            return thumbnails(self.images)
+        if name == "class shares":
+            kinds = pixel_class({n: self[n][first] for n in ("axis ratio", "colour")})
+            return np.asarray(kinds[:, None] == np.arange(3), np.float64)
+        if name == "memorisation" and self._training is not None:
+            return np.log10(1 + nearest_turned(self["thumbnail"][first], self._training))
+        if name in _spectrum_names(self.images):
+            return log_power(self.images, _spectrum_names(self.images).index(name))[1]
+        raise KeyError(name)
 
 
 def judge(nature: Images, drawn: Images, *, seed: int, training: Images | None = None) -> Evidence:
@@ -188,8 +216,9 @@ def judge(nature: Images, drawn: Images, *, seed: int, training: Images | None =
     _comparable(nature, drawn, training)
     rng = np.random.default_rng([seed, 0x6A1A])
     sets = {"nature": nature, "drawn": drawn, **_rivals(nature, training, rng)}
-    sheets = {name: _sheet(images, training) for name, images in sets.items()}
-    _add_features(sheets, sets)
+    known = None if training is None else thumbnails(training)
+    sheets = {name: _Sheet(images, known, len(nature) if name == "mean galaxy" else 1) for name, images in sets.items()}
+    _add_features(sheets)
     chosen, remarks = _statistics(sheets, nature, training is not None)
     rivals = {name: sheet for name, sheet in sheets.items() if name not in ("nature", "drawn")}
     evidence = compare(chosen, sheets["nature"], sheets["drawn"], rivals, seed=seed)
@@ -210,7 +239,7 @@ def _comparable(nature: Images, drawn: Images, training: Images | None) -> None:
 def _rivals(nature: Images, training: Images | None, rng: np.random.Generator) -> dict[str, Images]:
     pixels = nature.pixels.cpu().numpy()
     rivals = {
-        "mean galaxy": np.broadcast_to(pixels.mean(axis=0), pixels.shape),
+        "mean galaxy": pixels.mean(axis=0, keepdims=True),
         "blurred nature": ndimage.gaussian_filter(pixels.astype(np.float32), (0, 0, 2, 2)),
         "shuffled pixels": _shuffled(pixels, rng),
     }
@@ -240,23 +269,12 @@ def _turned(image: NDArray[Any], way: int) -> NDArray[Any]:
     return turned[..., ::-1] if way >= 4 else turned
 
 
-def _sheet(images: Images, training: Images | None) -> _Sheet:
-    measured = measure(images)
-    values: dict[str, Array] = dict(measured)
-    values["undetected"] = np.isnan(measured["axis ratio"]).astype(float)
-    values["intensity histogram"] = intensity_histogram(images)
-    for band, name in enumerate(_bands(images)):
-        values[f"power spectrum ({name})"] = log_power(images, band)[1]
-    if images.bands == 3:
-        values["class shares"] = (pixel_class(measured)[:, None] == np.arange(3)).astype(float)
-    values["thumbnail"] = thumbnails(images)
-    if training is not None:
-        values["memorisation"] = np.log10(1 + nearest_turned(values["thumbnail"], thumbnails(training)))
-    return _Sheet(values)
-
-
 def _bands(images: Images) -> tuple[str, ...]:
     return ("r band", "g band", "b band") if images.bands == 3 else ("grey",)
+
+
+def _spectrum_names(images: Images) -> tuple[str, ...]:
+    return tuple(f"power spectrum ({band})" for band in _bands(images))
 
 
 def intensity_histogram(images: Images) -> Array:
@@ -297,32 +315,32 @@ def nearest_turned(flat: Array, reference: Array, block: int = 512) -> Array:
     return nearest
 
 
-def _add_features(sheets: Mapping[str, _Sheet], sets: Mapping[str, Images]) -> None:
+def _add_features(sheets: Mapping[str, _Sheet]) -> None:
     """Vectors for the tests that look at all measurements at once, on scales set by nature and drawn alike.
 
     Scales must not know which is which, or the permutation test would not be exact. Undetected galaxies get the median of
     each measurement and stand apart by their own column.
     """
-    names = [name for name in MEASURES if name in sheets["nature"].values]
+    names = _names(sheets["nature"].images.bands)
     pooled = np.concatenate([sheets[s]["thumbnail"] for s in ("nature", "drawn")])
     middle = pooled.mean(axis=0)
     axes = np.linalg.eigh(np.cov(pooled - middle, rowvar=False))[1][:, :-6:-1]
-    raw = {s: np.column_stack([sheet[n] for n in names] + [(sheet["thumbnail"] - middle) @ axes]) for s, sheet in sheets.items()}
+    seen = {s: sheets[s] for s in ("nature", "drawn", "mean galaxy", "shuffled pixels")}
+    raw = {s: np.column_stack([sheet[n] for n in names] + [(sheet["thumbnail"] - middle) @ axes]) for s, sheet in seen.items()}
     both = np.concatenate([raw["nature"], raw["drawn"]])
     known = [column[np.isfinite(column)] for column in both.T]
     centre = np.array([np.median(c) if len(c) else 0.0 for c in known])
     scale = np.array([c.std() if len(c) > 1 and c.std() > 0 else 1.0 for c in known])
-    for s, sheet in sheets.items():
+    for s, sheet in seen.items():
         filled = np.where(np.isfinite(raw[s]), raw[s], centre)
-        sheet.values["features"] = np.column_stack([(filled - centre) / scale, 10 * sheet["undetected"]])
-        del sheet.values["thumbnail"]
+        sheet.put("features", np.column_stack([(filled - centre) / scale, 10 * sheet["undetected"]]))
 
 
 def _statistics(sheets: Mapping[str, _Sheet], nature: Images, with_training: bool) -> tuple[list[Statistic[_Sheet]], list[str]]:
     chosen: list[Statistic[_Sheet]] = [_histogram(), *_spectra(nature)]
     remarks = [f"{s}: no galaxy found in {sheets[s]['undetected'].mean():.1%} of {len(sheets[s])} images" for s in ("nature", "drawn")]
     for name in ABOUT:
-        if name in sheets["nature"].values:
+        if name in _names(nature.bands):
             seen = {s: int(np.isfinite(sheets[s][name]).sum()) for s in ("nature", "drawn", "mean galaxy")}
             if min(seen.values()) < 4:
                 remarks.append(f"{name} left out: measured in {seen['nature']} images of nature and {seen['drawn']} drawn")
@@ -352,10 +370,9 @@ def _spectra(nature: Images) -> list[Statistic[_Sheet]]:
     about = "log10 of the ring-averaged power per image (Hann taper), averaged over images; distance: root mean square in dex."
     return [
         average(
-            f"power spectrum ({band})", "log10 P (counts²)", about, _read(f"power spectrum ({band})"), k, "wavenumber k (cycles per pixel)",
-            rival="blurred nature",
+            name, "log10 P (counts²)", about, _read(name), k, "wavenumber k (cycles per pixel)", rival="blurred nature",
         )
-        for band in _bands(nature)
+        for name in _spectrum_names(nature)
     ]  # fmt: skip
 
 
