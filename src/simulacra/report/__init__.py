@@ -7,11 +7,12 @@ forbids both. It reads on paper, on a telephone, by day and by night. Equal page
 from __future__ import annotations
 
 import dataclasses
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from simulacra.evidence import Figure
+from simulacra.runs import write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,15 +23,6 @@ if TYPE_CHECKING:
     Images = NDArray[np.floating[Any]]
 
 __all__ = ["Figure", "Page", "render", "summary_figure", "write"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A further figure: a latent path, reconstructions, the frames of a draw."""
-
-    title: str
-    caption: str
-    image: bytes | str  # PNG, GIF, JPEG or WebP bytes, or the text of an SVG
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,30 +77,7 @@ def render(page: Page) -> str:
 
 def write(page: Page, path: Path) -> None:
     """Write the page to `path` in one move: a reader sees the old file or the new one, never half of either."""
-    text = render(page)
-    path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)  # mkstemp makes files private; a report is for others
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _settle(path.parent)
-
-
-def _settle(folder: Path) -> None:
-    """Make the renaming itself survive a power cut, where the platform can open folders."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    write_atomically(path, render(page).encode())
 
 
 def summary_figure(page: Page) -> bytes:
