@@ -17,6 +17,7 @@ import math
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -336,7 +337,7 @@ def read(path: Path) -> Lattices:
     try:
         with zipfile.ZipFile(path) as archive:
             spins, temperature = (_array(path, archive, name) for name in ("spins", "temperature"))
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise Refused(f"{path}: not a complete .npz file ({error}); it may be cut off, so copy or write it again") from error
     try:
         return _lattices(spins, temperature)
@@ -345,9 +346,9 @@ def read(path: Path) -> Lattices:
 
 
 def _lattices(spins: NDArray[Any], temperature: NDArray[Any]) -> Lattices:
+    _refuse_shape(spins.shape)
     if len(spins) == 0:
         raise Refused("no lattice in it")
-    _refuse_shape(spins.shape)
     _refuse_spins(spins)  # before the conversion to int8, which would turn 257 into 1
     if temperature.ndim == 0:
         temperature = np.full(len(spins), temperature)

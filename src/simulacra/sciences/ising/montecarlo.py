@@ -27,31 +27,35 @@ DIGITS = 53  # binary digits of a probability
 
 
 @njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
-def next_word(state: Words) -> np.uint64:
-    """64 random bits; moves the stream on."""
-    a, b, c, d = state[0], state[1], state[2], state[3]
+def advance(a: np.uint64, b: np.uint64, c: np.uint64, d: np.uint64) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64, np.uint64]:
+    """64 random bits and the next state."""
     total = a + d
-    result: np.uint64 = ((total << S23) | (total >> S41)) + a
-    shifted = b << S17
+    word = ((total << S23) | (total >> S41)) + a
     c ^= a
     d ^= b
-    state[1] = b ^ c
-    state[0] = a ^ d
-    state[2] = c ^ shifted
-    state[3] = (d << S45) | (d >> S19)
-    return result
+    return word, a ^ d, b ^ c, c ^ (b << S17), (d << S45) | (d >> S19)
+
+
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+def next_word(state: Words) -> np.uint64:
+    """64 random bits; moves the stream on."""
+    word: np.uint64
+    word, state[0], state[1], state[2], state[3] = advance(state[0], state[1], state[2], state[3])
+    return word
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def bernoulli(state: Words, digits: Words, asked: np.uint64) -> np.uint64:
     """Bits that are 1 with the probability whose binary digits (0 or ALL, first digit first) are given, in the lanes asked for."""
     result, undecided = ZERO, asked
+    a, b, c, d = state[0], state[1], state[2], state[3]  # in registers while it runs
     for digit in digits:
-        word = next_word(state)
+        word, a, b, c, d = advance(a, b, c, d)
         result |= undecided & digit & ~word  # random 0 against digit 1: below p
         undecided &= ~(word ^ digit)  # equal so far: look at the next digit
         if undecided == ZERO:
             break
+    state[0], state[1], state[2], state[3] = a, b, c, d
     return result
 
 
