@@ -30,7 +30,7 @@ check: $(VENV)/.has-dev
 	"$(BIN)/mypy"
 
 docs: $(VENV)/.has-docs
-	"$(BIN)/mkdocs" build --strict
+	NO_MKDOCS_2_WARNING=1 "$(BIN)/mkdocs" build --strict
 
 # A file per extra remembers that it is installed. pip compiles nothing: Python does so when a module is first used.
 $(VENV)/.has-%: pyproject.toml constraints.txt
