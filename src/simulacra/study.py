@@ -65,10 +65,17 @@ class Samples:
 
     def __getitem__(self, rows: Any) -> Self:
         """The samples at `rows` (slice, index tensor, mask or list of indices)."""
-        return dataclasses.replace(self, **{name: value[rows] for name, value in self.fields().items()})
+        return self._of({name: value[rows] for name, value in self.fields().items()})
 
     def to(self, device: Any) -> Self:
-        return dataclasses.replace(self, **{name: value.to(device) for name, value in self.fields().items()})
+        return self._of({name: value.to(device) for name, value in self.fields().items()})
+
+    def _of(self, fields: Mapping[str, Tensor]) -> Self:
+        """Rows of samples that were checked when they came in: checking each batch again would read all of it."""
+        new = object.__new__(type(self))
+        for name, value in fields.items():
+            object.__setattr__(new, name, value)
+        return new
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:

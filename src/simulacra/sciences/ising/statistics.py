@@ -178,14 +178,20 @@ def observe(lattices: Lattices, training: Lattices | None = None) -> Observed:
     )  # fmt: skip
 
 
-def _described(observed: Observed, nature: Observed, rows: NDArray[np.bool_]) -> Observed:
-    """With features: physics in units of nature's spread at the same temperature, and a column that keeps temperatures apart."""
-    raw, reference = _raw_features(observed), _raw_features(nature)
+def _feature_scale(nature: Observed, drawn: Observed) -> dict[float, tuple[Array, Array]]:
+    """Per temperature, mean and spread of the features of both sides together: a scale that does not know which side is which,
+    or the permutation test would not be exact."""
+    raw, t = np.concatenate([_raw_features(nature), _raw_features(drawn)]), np.concatenate([nature.temperature, drawn.temperature])
+    return {float(u): (raw[t == u].mean(0), np.maximum(raw[t == u].std(0), 1e-6)) for u in np.unique(t)}
+
+
+def _described(observed: Observed, scale: dict[float, tuple[Array, Array]], rows: NDArray[np.bool_]) -> Observed:
+    """With features, in units of their spread at the temperature, and a column that keeps temperatures apart; nan outside `rows`."""
+    raw = _raw_features(observed)
     features = np.full((len(observed), raw.shape[1] + 1), np.nan)
-    for rung, t in enumerate(np.unique(nature.temperature)):
-        here, there = (observed.temperature == t) & rows, nature.temperature == t
-        spread = np.maximum(reference[there].std(0), 1e-6)
-        features[here, :-1] = (raw[here] - reference[there].mean(0)) / spread
+    for rung, (t, (middle, spread)) in enumerate(scale.items()):
+        here = (observed.temperature == t) & rows
+        features[here, :-1] = (raw[here] - middle) / spread
         features[here, -1] = 50.0 * rung
     return dataclasses.replace(observed, features=features)
 
@@ -212,32 +218,39 @@ def _at_most(observed: Observed, count: int) -> NDArray[np.bool_]:
 # --- the verdict ---
 
 
-def judge(nature: Lattices, drawn: Lattices, *, seed: int, training: Lattices | None = None) -> Evidence:
-    """Held-out equilibrium lattices against drawn ones of the same side, as many at each temperature. With `training`, also
-    whether lattices were copied. The independent unit is the lattice."""
-    _refuse_mismatch(nature, drawn)
+def judge(
+    nature: Lattices, drawn: Lattices, *, seed: int, training: Lattices | None = None, permutations: int = 999, halves: int = 100
+) -> Evidence:
+    """Held-out equilibrium lattices against drawn ones of the same side, as many of each as both have at each temperature. With
+    `training`, also whether lattices were copied. The independent unit is the lattice."""
+    nature, drawn, remarks = _matched(nature, drawn)
     temperatures = np.unique(label(nature.temperature.numpy()))
     truth, claim = observe(nature, training), observe(drawn, training)
     rows = _at_most(truth, MOST_ROWS), _at_most(claim, MOST_ROWS)
-    rivals = {name: _described(rival, truth, _at_most(rival, MOST_ROWS)) for name, rival in _rivals(nature, truth, seed)}
-    truth, claim = _described(truth, truth, rows[0]), _described(claim, truth, rows[1])
+    scale = _feature_scale(truth, claim)
+    rivals = {name: _described(rival, scale, _at_most(rival, MOST_ROWS)) for name, rival in _rivals(nature, truth, seed)}
+    truth, claim = _described(truth, scale, rows[0]), _described(claim, scale, rows[1])
     statistics = _statistics(temperatures, nature.side, copies=bool(np.isfinite(truth.copied).sum() >= LEAST_ROWS))
-    evidence = compare(statistics, truth, claim, rivals, seed=seed, condition=lambda o: o.temperature)
+    evidence = compare(statistics, truth, claim, rivals, seed=seed, condition=lambda o: o.temperature,
+                       permutations=permutations, halves=halves)  # fmt: skip
     checks = [c for t in _featured(temperatures) for c in _checks(float(t), nature.side, truth, claim, evidence.findings)]
-    return dataclasses.replace(evidence, checks=checks, remarks=_remarks(temperatures, training))
+    return dataclasses.replace(evidence, checks=checks, remarks=[*remarks, *_remarks(temperatures, training)])
 
 
-def _refuse_mismatch(nature: Lattices, drawn: Lattices) -> None:
+def _matched(nature: Lattices, drawn: Lattices) -> tuple[Lattices, Lattices, list[str]]:
+    """As many lattices on either side at each temperature that both have: conditions must not differ. Refused where too few are."""
     if nature.side != drawn.side:
         raise Refused(f"held-out lattices have side {nature.side}, drawn ones {drawn.side}; finite-size effects forbid comparing them")
-    counts = [
-        dict(zip(*(part.tolist() for part in np.unique(label(x.temperature.cpu().numpy()), return_counts=True)), strict=True))
-        for x in (nature, drawn)
-    ]
-    if counts[0] != counts[1]:
-        raise Refused(f"lattices per temperature: held-out {counts[0]}, drawn {counts[1]}; draw as many at each as are held out")
-    if min(counts[0].values(), default=0) < LEAST_ROWS:
-        raise Refused(f"lattices per temperature: {counts[0]}; at least {LEAST_ROWS} are needed at each")
+    labels = [label(x.temperature.cpu().numpy()) for x in (nature, drawn)]
+    counts = [dict(zip(*(part.tolist() for part in np.unique(x, return_counts=True)), strict=True)) for x in labels]
+    common = {t: min(n, counts[1][t]) for t, n in counts[0].items() if t in counts[1]}
+    if min(common.values(), default=0) < LEAST_ROWS:
+        raise Refused(f"lattices per temperature: held-out {counts[0]}, drawn {counts[1]}; both need at least {LEAST_ROWS} at each")
+    if counts[0] == counts[1]:
+        return nature, drawn, []
+    chosen = [np.concatenate([np.flatnonzero(x == t)[:n] for t, n in common.items()]) for x in labels]
+    remark = f"Lattices per temperature: held-out {counts[0]}, drawn {counts[1]}; judged on what both have, {common}."
+    return nature[torch.from_numpy(chosen[0])], drawn[torch.from_numpy(chosen[1])], [remark]
 
 
 def _rivals(nature: Lattices, truth: Observed, seed: int) -> Iterator[tuple[str, Observed]]:
@@ -400,17 +413,17 @@ def _all_features(*, ladder: bool) -> list[Statistic[Observed]]:
 
     def statistic(name: str, about: str, measure: distance.Distance, tested: bool) -> Statistic[Observed]:
         return Statistic(
-            name, "mean, in nature's standard deviations", f"{about} Features: {names}; in units of nature's spread at the temperature.",
+            name, "mean, in standard deviations", f"{about} Features: {names}; in units of their spread at the temperature.",
             lambda o: o.features, measure, rival, "feature", np.arange(1.0, len(FEATURES) + 1),
             lambda values, weights: weights @ values[:, :-1], tested=tested, bars=True,
         )  # fmt: skip
 
     return [
-        statistic("told apart by nearest neighbours", "Two-sample test by nearest-neighbour classifier; 0 is chance, 1/2 perfect.",
+        statistic("classifier two-sample test", "Two-sample test by nearest-neighbour classifier; 0 is chance, 1/2 perfect.",
                   distance.neighbour_test, True),
         statistic("energy distance of features", "Szekely and Rizzo's energy distance within temperatures.", distance.energy, True),
-        statistic("missed by the drawn (1 - coverage)", "Share of nature that no drawn lattice comes near.", distance.missed, False),
-        statistic("unlike nature (1 - precision)", "Share of drawn lattices near no lattice of nature.", distance.unlikely, False),
+        statistic("coverage (share missed)", "Share of nature that no drawn lattice comes near.", distance.missed, False),
+        statistic("precision (share outside nature)", "Share of drawn lattices near no lattice of nature.", distance.unlikely, False),
     ]  # fmt: skip
 
 
