@@ -6,6 +6,7 @@ Shapes: x (n, channels, side, ..., side) with `dims` axes of equal length. Sides
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
@@ -25,15 +26,22 @@ def conv(inputs: int, outputs: int, *, dims: int = 2, kernel: int = 3, stride: i
 
 
 class Upsample(nn.Module):
-    """Doubles every side by repeating values; a convolution after it leaves no checkerboard, as a stride-2 transpose does."""
+    """Doubles every side by repeating values; a convolution after it leaves no checkerboard."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
+def doubling(inputs: int, outputs: int, *, dims: int = 2) -> nn.Module:
+    """Transposed convolution of kernel 4 and stride 2: every output sees equally many inputs, which kernels 3 and 5 do not
+    give, and the work is 4/9 of that of `Upsample` and a kernel of 3."""
+    layer: type[nn.Module] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[dims - 1]
+    return layer(inputs, outputs, 4, stride=2, padding=1)
+
+
 def norm(channels: int) -> nn.Module:
     """Group normalisation: the same in training and in use, and for any batch."""
-    return nn.GroupNorm(min(GROUPS, channels), channels)
+    return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
 
 
 def block(inputs: int, outputs: int, *, dims: int = 2, stride: int = 1, padding: Padding = "zeros", normed: bool = True) -> list[nn.Module]:
@@ -48,21 +56,24 @@ def encoder(
     """x (n, channels, side, ...) -> (n, outputs): each width halves the side; what is left is flattened into a linear layer."""
     core = core_side(side, len(widths))
     layers: list[nn.Module] = []
-    for before, after in zip([channels, *widths], widths, strict=False):
+    for before, after in pairwise([channels, *widths]):
         layers += block(before, after, dims=dims, stride=2, padding=padding, normed=normed)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * core**dims, outputs))
 
 
 def decoder(
-    inputs: int, widths: Sequence[int], channels: int, side: int, *, dims: int = 2, padding: Padding = "zeros", normed: bool = True
-) -> nn.Sequential:
+    inputs: int, widths: Sequence[int], channels: int, side: int, *, dims: int = 2, padding: Padding = "zeros", normed: bool = True,
+    transposed: bool = False,
+) -> nn.Sequential:  # fmt: skip
     """z (n, inputs) -> (n, channels, side, ...): a linear layer makes the core, then every width after the first doubles
-    the side, and so does the last layer. The mirror of `encoder` with the widths reversed."""
+    the side, and so does the last layer. The mirror of `encoder` with the widths reversed. `transposed` doubles by
+    `doubling` instead of `Upsample` and a convolution (edges are then padded with zeros)."""
     core = core_side(side, len(widths))
     layers: list[nn.Module] = [nn.Linear(inputs, widths[0] * core**dims), nn.Unflatten(1, (widths[0], *[core] * dims)), nn.SiLU()]
-    for before, after in pairwise(widths):
-        layers += [Upsample(), *block(before, after, dims=dims, padding=padding, normed=normed)]
-    return nn.Sequential(*layers, Upsample(), conv(widths[-1], channels, dims=dims, padding=padding))
+    for before, after in pairwise([*widths, channels]):
+        layers += [doubling(before, after, dims=dims)] if transposed else [Upsample(), conv(before, after, dims=dims, padding=padding)]
+        layers += [*([norm(after)] if normed else []), nn.SiLU()]
+    return nn.Sequential(*layers[: -2 if normed else -1])
 
 
 def core_side(side: int, halvings: int) -> int:
