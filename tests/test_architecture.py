@@ -18,11 +18,11 @@ SOURCE = ROOT / "src" / "simulacra"
 LAYERS = (
     ("study", "descent"),
     ("measures", "families", "nets"),
-    ("evidence",),
+    ("evidence", "movie"),
     ("runs",),
     ("training",),
     ("sciences",),
-    ("verdict", "movie"),
+    ("verdict",),
     ("report",),
     ("pipeline",),
     ("drawing",),
