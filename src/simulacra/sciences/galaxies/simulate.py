@@ -4,7 +4,8 @@ Surface brightness, convolved with the point-spread function and the pixel (gals
 
     bulge   Sersic (1963): I(r) ~ exp(-b_n (r / r_e)^(1/n)), n in 2 ... 4 for ellipticals and 1 ... 4 for bulges
     disc    I(R) ~ exp(-R / h), inclined: R^2 = x'^2 + (y' / q)^2, q^2 = q0^2 + (1 - q0^2) cos^2 i, q0 = 0.15, cos i uniform
-    arms    disc x A (1 + cos(m (theta - ln(R / h) / tan pitch))) / 2 beyond the bulge or the ends of the bar
+    arms    disc x (1 - 0.75 A + 1.6 A w^1.5), w = (1 + cos(m (theta - ln(R / a) / tan pitch) + phase)) / 2, from the radius a of the
+            bulge (0.6 h) or of the ends of the bar outwards; the power narrows the arms, and the light between them is older
     bar     Sersic n = 1/2 of axis ratio 0.2 in the plane of the disc; arms start at its ends
     psf     Moffat, beta 3.5, full width at half maximum 1.3 arcsec x (1 +- 0.1) at 0.396 arcsec per pixel (SDSS; side 64)
     sky     Gaussian noise, correlated over 0.7 px as in resampled survey images, plus stars and small galaxies at random
@@ -263,14 +264,21 @@ def ring(images: Images, seed: int) -> Images:
 
 
 def merger(images: Images, seed: int) -> Images:
-    """A second galaxy of the same set, turned, its centre 0.15-0.3 of the side away; the brighter of the two shows at each pixel."""
+    """A second galaxy of the same set, turned, its centre 0.15-0.3 of the side away; root of the sum of squares of both counts.
+
+    Its sky is taken off and its frame fades out beyond 0.3 of the side, so that no edge of it shows.
+    """
     others = images.pixels.cpu().numpy().astype(np.float64)
 
     def pair(pixels: Array, rng: np.random.Generator) -> Array:
         side = pixels.shape[-1]
         other = np.rot90(others[rng.integers(len(others))], int(rng.integers(4)), axes=(1, 2))
         angle, apart = rng.uniform(0, 2 * np.pi), rng.uniform(0.15, 0.3) * side
-        moved = ndimage.shift(other, (0, apart * np.sin(angle), apart * np.cos(angle)), order=1, mode="nearest")
+        y, x = np.mgrid[:side, :side] - side // 2
+        fade = np.clip((0.45 - np.hypot(x, y) / side) / 0.15, 0, 1)
+        edge = np.concatenate([other[:, 0], other[:, -1], other[:, :, 0], other[:, :, -1]], axis=1)
+        light = np.maximum(other - np.median(edge, axis=1)[:, None, None], 0) * fade
+        moved = ndimage.shift(light, (0, apart * np.sin(angle), apart * np.cos(angle)), order=1, cval=0.0)
         return np.asarray(np.hypot(pixels, moved), np.float64)
 
     return _changed(images, seed, pair)

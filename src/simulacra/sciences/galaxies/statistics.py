@@ -159,7 +159,7 @@ def gini(flux: Array) -> float:
 
 def m20(flux: Array, r2: Array) -> float:
     """log10 of the second moment of the brightest pixels holding 20 % of the flux (n,) over that of all, r2 = r^2 (n,)."""
-    order = np.argsort(-flux, kind="stable")
+    order = np.lexsort((r2, -flux))  # counts tie often: the inner pixel first, so that a turned image measures the same
     bright = np.cumsum(flux[order]) <= 0.2 * flux.sum()
     bright[0] = True
     part, whole = (flux * r2)[order][bright].sum(), (flux * r2).sum()
