@@ -117,7 +117,7 @@ def score(surprises: Tensor) -> Tensor:
 def auroc(usual: Tensor, strange: Tensor) -> tuple[float, float]:
     """Probability that a strange thing scores above a usual one, ties half, and its standard error (Hanley & McNeil 1982)."""
     n, m = len(usual), len(strange)
-    ordered = usual.sort().values
+    ordered, strange = usual.sort().values, strange.contiguous()
     below = torch.searchsorted(ordered, strange, right=False).double()
     upto = torch.searchsorted(ordered, strange, right=True).double()
     a = float((below + upto).mean() / (2 * n))
