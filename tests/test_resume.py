@@ -16,8 +16,9 @@ import pytest
 from simulacra.runs import Run
 
 TESTS = Path(__file__).parent
-COMMAND = [sys.executable, "-c", "from simulacra.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from simulacra.cli import main; main()", "--trust", "toys.gaussian"]
 FAST_SAVES = "import simulacra.training as t; f = t.fit; t.fit = lambda *a, **k: f(*a, **{**k, 'save_every': 0.0}); import simulacra.pipeline as p; p.fit = t.fit; from simulacra.cli import main; main()"  # noqa: E501 - one line for python -c
+FAST_COMMAND = [sys.executable, "-c", FAST_SAVES, "--trust", "toys.gaussian"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
 
 
@@ -45,7 +46,7 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.parametrize("attempt", range(3))
 def test_a_run_killed_at_random_places_even_inside_a_save_ends_bit_identical(uninterrupted, tmp_path, attempt):
     rng = random.Random(attempt)
-    folder, code = tmp_path / "run", [sys.executable, "-c", FAST_SAVES]  # saves after every step, so that many kills hit one
+    folder, code = tmp_path / "run", FAST_COMMAND  # saves after every step, so that many kills hit one
     words = ["run", "toys.gaussian", "--steps", 300, "--slow", 0.002, "--out", folder, "-q"]
     for _ in range(3):
         process = subprocess.Popen([*code, *map(str, words)], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -90,7 +91,7 @@ def test_a_time_limit_stops_saved_with_exit_code_75_and_goes_on_later(uninterrup
 
 def test_a_diverging_run_stops_with_exit_code_4_and_keeps_the_last_good_state(tmp_path):
     folder = tmp_path / "run"
-    done = simulacra("run", "toys.gaussian", "--steps", 300, "--explode-at", 150, "--out", folder, code=[sys.executable, "-c", FAST_SAVES])
+    done = simulacra("run", "toys.gaussian", "--steps", 300, "--explode-at", 150, "--out", folder, code=FAST_COMMAND)
     assert done.returncode == 4
     assert "not finite" in done.stderr
     step, state = Run.open(folder).state()
@@ -100,7 +101,7 @@ def test_a_diverging_run_stops_with_exit_code_4_and_keeps_the_last_good_state(tm
 
 def test_weights_flipped_by_one_bit_are_refused_and_repaired_by_resuming(uninterrupted, tmp_path):
     folder = tmp_path / "run"
-    assert simulacra("run", "toys.gaussian", "--steps", 300, "--out", folder, "-q", code=[sys.executable, "-c", FAST_SAVES]).returncode == 0
+    assert simulacra("run", "toys.gaussian", "--steps", 300, "--out", folder, "-q", code=FAST_COMMAND).returncode == 0
     whole = parameters(folder)
     newest = max((folder / "checkpoints").glob("[0-9]*")) / "state.safetensors"
     content = bytearray(newest.read_bytes())
@@ -203,3 +204,17 @@ def wait_for(condition, seconds=60):
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.02)
+
+
+def test_a_run_folder_cannot_choose_what_code_runs(uninterrupted):
+    refused = simulacra("report", uninterrupted, code=COMMAND[:3])
+    assert refused.returncode == 3
+    assert "--trust toys.gaussian" in refused.stderr
+
+
+def test_data_that_are_refused_leave_no_run_folder(tmp_path):
+    (tmp_path / "points.npz").write_bytes(b"not an archive")
+    done = simulacra("run", "toys.gaussian", "--data", tmp_path / "points.npz", "--out", tmp_path / "run")
+    assert done.returncode == 3
+    assert "holds no points" in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -24,8 +24,8 @@ REFUSED, DIVERGED, STOPPED, INTERRUPTED = 3, 4, 75, 130
 
 app = typer.Typer(
     help="Generative models for science, held to the statistics of the real thing.\n\n"
-    "Begin with `simulacra list`, then `simulacra show ising.gan`, then `simulacra run ising.gan --recipe quick`.",
-    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+    "Begin with [bold]simulacra list[/], then [bold]simulacra show ising.gan[/], then [bold]simulacra run ising.gan --recipe quick[/].",
+    no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done · 1 unexpected error · 2 wrong command line · 3 input refused · 4 diverged · 75 stopped, can be resumed.",
 )  # fmt: skip
 
@@ -33,6 +33,19 @@ StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="science.system,
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Minutes = Annotated[float | None, typer.Option(help="Stop after this many minutes, saved and ready to be resumed.", min=0.0)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the verdict; no progress.")]
+
+
+@app.callback()
+def _trust(
+    studies: Annotated[
+        list[str] | None, typer.Option("--trust", metavar="MODULE", help="A study of your own that a run folder may name; may be repeated.")
+    ] = None,
+) -> None:
+    if studies:
+        from simulacra import study
+
+        for name in studies:
+            study.find(name)
 
 
 @app.command("list")
@@ -193,19 +206,21 @@ def compare(paths: Annotated[list[Path], typer.Argument(metavar="RUN...", help="
 
 def main() -> None:
     """Entry point: errors become one clear message and a documented exit code."""
-    from simulacra.study import Refused
-
     sys.path.append("")  # studies of your own, in the folder you are in; last, so that they shadow nothing
     try:
         app()
-    except Refused as error:
-        _fail(str(error), REFUSED)
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED)
     except Exception as error:
-        if type(error).__name__ == "Diverged":  # training imports torch: only a command that trained has it
-            _fail(str(error), DIVERGED)
-        raise
+        code = _codes().get(type(error).__name__)
+        if code is None:
+            raise
+        _fail(str(error), code)
+
+
+def _codes() -> dict[str, int]:
+    """Exit codes of our own errors by name: importing their modules would make `--help` wait for pydantic and torch."""
+    return {"Refused": REFUSED, "Damaged": REFUSED, "DiskFull": REFUSED, "Diverged": DIVERGED}
 
 
 def _fail(message: str, code: int) -> None:

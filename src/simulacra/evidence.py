@@ -86,6 +86,8 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
+    """All that a judge found, and one family-wise p-value of "drawn like nature" for all tested findings together."""
+
     findings: Sequence[Finding]
     checks: Sequence[Check] = ()
     p: float = 1.0  # family-wise: probability of evidence this strong if drawn were nature

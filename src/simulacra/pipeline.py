@@ -7,6 +7,7 @@ passes between them, so each stage can be done again, later, by another process.
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,8 +36,13 @@ def run(
     """Do everything that `recipe` asks, in the new folder `out`. Raises Refused for input that cannot be used."""
     study.find(name)
     folder = Run.create(out, study=name, name=recipe_name, recipe=recipe)
-    with folder.alone():
-        return folder, _go_on(folder, seconds, watch, say)
+    try:
+        with folder.alone():
+            return folder, _go_on(folder, seconds, watch, say)
+    except Refused:
+        if not folder.newest_step():  # nothing was learned: do not leave an empty folder behind
+            shutil.rmtree(out)
+        raise
 
 
 def resume(path: Path, *, seconds: float = math.inf, watch: Watch | None = None, say: Say = lambda line: None) -> tuple[Run, Outcome]:
@@ -99,7 +105,7 @@ def recipe_of(folder: Run) -> tuple[Study[Any, Any], Recipe]:
     """The study and the recipe that a run folder names. Damaged where the recipe is not one that the study takes."""
     about = folder.about()
     try:
-        asked = study.find(about["study"])
+        asked = study.find_recorded(about["study"])
         kind = type(next(iter(asked.recipes.values())))
         return asked, kind.model_validate(about["recipe"])
     except (KeyError, ValueError) as error:

@@ -79,6 +79,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
+    """Digest of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -210,6 +210,7 @@ def find(name: str) -> Study[Any, Any]:
 
     Raises Refused with the list of known names.
     """
+    _trusted.add(name)
     known = names()
     target = f"simulacra.sciences.{name}" if name in known else name
     if target == name and ("." not in name or not _importable(name)):
@@ -218,6 +219,17 @@ def find(name: str) -> Study[Any, Any]:
     if not isinstance(study, Study):
         raise Refused(f"module {target} has no attribute `study` of type simulacra.study.Study")
     return study
+
+
+def find_recorded(name: str) -> Study[Any, Any]:
+    """The study that a file names. A file must not choose what code runs: Refused unless the study is of this package, or was
+    found by name in this process before (`simulacra --trust NAME` on the command line)."""
+    if name not in names() and name not in _trusted:
+        raise Refused(f"this run is of the study {name!r}, which is not part of simulacra; if you trust it, say so: --trust {name}")
+    return find(name)
+
+
+_trusted: set[str] = set()
 
 
 def _sciences() -> Path:

@@ -66,6 +66,8 @@ def batches_from(samples: Samples, batch: int, seed: int, step: int) -> Iterator
 
 @dataclass(frozen=True)
 class Outcome:
+    """How far training came, and why it ended there."""
+
     step: int  # steps done in all
     finished: bool  # False: stopped by a signal or the time limit, and can be resumed
     reason: str

@@ -206,7 +206,9 @@ class _Sheet:
         raise KeyError(name)
 
 
-def judge(nature: Images, drawn: Images, *, seed: int, training: Images | None = None) -> Evidence:
+def judge(
+    nature: Images, drawn: Images, *, seed: int, training: Images | None = None, permutations: int = 999, halves: int = 100
+) -> Evidence:
     """Held-out against drawn galaxies, image by image; neither side knows where the other came from.
 
     Rivals, each wrong in the way that its statistic should notice: `mean galaxy` (every image is the mean of nature: no
@@ -221,7 +223,7 @@ def judge(nature: Images, drawn: Images, *, seed: int, training: Images | None =
     _add_features(sheets)
     chosen, remarks = _statistics(sheets, nature, training is not None)
     rivals = {name: sheet for name, sheet in sheets.items() if name not in ("nature", "drawn")}
-    evidence = compare(chosen, sheets["nature"], sheets["drawn"], rivals, seed=seed)
+    evidence = compare(chosen, sheets["nature"], sheets["drawn"], rivals, seed=seed, permutations=permutations, halves=halves)
     return dataclasses.replace(evidence, remarks=[*evidence.remarks, *remarks])
 
 
@@ -410,15 +412,15 @@ def _joint() -> list[Statistic[_Sheet]]:
     means = "All measurements and five principal components of 16 x 16 px thumbnails, standardised. "
     kinds: Sequence[tuple[str, str, distance.Distance, str, bool]] = (
         (
-            "neighbour test",
+            "classifier two-sample test",
             "Share beyond one half of images whose nearest neighbour has their origin.",
             distance.neighbour_test,
             "mean galaxy",
             True,
         ),
         ("energy distance", "Energy distance of the feature vectors.", distance.energy, "mean galaxy", True),
-        ("coverage", "Share of nature that no drawn image comes near (1 - coverage).", distance.missed, "mean galaxy", False),
-        ("precision", "Share of drawn images outside nature (1 - precision).", distance.unlikely, "shuffled pixels", False),
+        ("coverage (share missed)", "Share of nature that no drawn image comes near.", distance.missed, "mean galaxy", False),
+        ("precision (share outside nature)", "Share of drawn images outside nature.", distance.unlikely, "shuffled pixels", False),
     )
     grid = np.linspace(0, 10, 41)
     return [
