@@ -123,13 +123,15 @@ def draw(
     n: Annotated[int, typer.Option("-n", help="How many samples.", min=1)] = 64,
     condition: Annotated[list[str] | None, typer.Option(help="Asked condition, name=value; may be repeated.")] = None,
     seed: Annotated[int, typer.Option(help="Sample i depends only on this seed, i and its condition.", min=0)] = 0,
-    through: Annotated[str, typer.Option(help="Movies: held-out rows the latent path goes through.")] = "0,1,2,3",
+    images: Annotated[Path | None, typer.Option(help="Movies: file or folder of the samples to go through; default: held-out.")] = None,
+    through: Annotated[str, typer.Option(help="Movies: rows of them on the latent path, which is closed.")] = "0,1,2,3",
     frames: Annotated[int, typer.Option(help="Movies: frames between two rows.", min=2)] = 24,
 ) -> None:
     """Draw samples from a trained run, into a format that the file's ending names."""
     from simulacra import drawing
 
-    drawing.draw(path, out, n=n, conditions=_conditions(condition or []), seed=seed, through=_rows(through), frames=frames)
+    asked = _conditions(condition or [])
+    drawing.draw(path, out, n=n, conditions=asked, seed=seed, images=images, through=_rows(through), frames=frames)
     _console().print(f"wrote {out}")
 
 

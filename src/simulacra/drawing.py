@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from simulacra.families.autoencoder import latent_path
+from simulacra.movie import write_movie
 from simulacra.pipeline import as_grid, draw_like, trained
 from simulacra.runs import Run
 from simulacra.study import Encodes, Refused, Scores
@@ -16,8 +18,11 @@ from simulacra.training import device_of
 PICTURES, MOVIES = (".png",), (".gif", ".mp4")
 
 
-def draw(path: Path, out: Path, *, n: int, conditions: Mapping[str, str], seed: int, through: Sequence[int], frames: int) -> None:
-    """Write `n` samples of the run `path` under `conditions` to `out`, or a latent path for .gif and .mp4.
+def draw(
+    path: Path, out: Path, *, n: int, conditions: Mapping[str, str], seed: int, images: Path | None, through: Sequence[int], frames: int
+) -> None:
+    """Write `n` samples of the run `path` under `conditions` to `out`; for .gif and .mp4, a closed path through the latent
+    positions of the rows `through` of `images` (default: held-out), with `frames` frames from one to the next.
 
     Raises Refused for an ending that cannot be written, a condition that the study does not know, or a latent path of a
     learner that has no latent space.
@@ -27,7 +32,7 @@ def draw(path: Path, out: Path, *, n: int, conditions: Mapping[str, str], seed: 
         raise Refused(f"cannot write {ending or 'a file without ending'}: choose .npz (samples), .png (grid), .gif or .mp4 (latent path)")
     asked, recipe, learner, split = trained(Run.open(path))
     if ending in MOVIES:
-        _movie(asked, learner, split, out, through, frames)
+        _movie(asked, learner, _read(asked, recipe, images) if images else split.held_out, out, through, frames)
         return
     drawn = draw_like(learner, asked.ask(recipe, n, conditions), seed=seed, device=device_of(recipe.device))
     if ending in PICTURES:
@@ -41,20 +46,20 @@ def scores(path: Path, samples: Path) -> str:
     asked, recipe, learner, _ = trained(Run.open(path))
     if not isinstance(learner, Scores):
         raise Refused(f"{type(learner).__name__} gives no score per sample; studies that do say so in `simulacra show`")
-    values = learner.score(asked.read(samples).to(device_of(recipe.device)))
+    values = learner.score(_read(asked, recipe, samples).to(device_of(recipe.device)))
     return "row,score\n" + "".join(f"{i},{v:.6g}\n" for i, v in enumerate(values.tolist()))
 
 
-def _movie(asked: Any, learner: Any, split: Any, out: Path, through: Sequence[int], frames: int) -> None:
-    from simulacra.movie import write_movie
+def _read(asked: Any, recipe: Any, path: Path) -> Any:
+    return asked.read_as(path, recipe) if asked.read_as else asked.read(path)
 
+
+def _movie(asked: Any, learner: Any, samples: Any, out: Path, through: Sequence[int], frames: int) -> None:
     if not isinstance(learner, Encodes):
         raise Refused("this learner has no latent space to travel through; write .npz or .png instead")
-    if len(through) < 2 or not all(0 <= r < len(split.held_out) for r in through):
-        raise Refused(f"a latent path needs at least two held-out rows between 0 and {len(split.held_out) - 1}, got {list(through)}")
-    from simulacra.families.autoencoder import latent_path
-
-    path = latent_path(learner.encode(split.held_out[list(through)]), frames)
+    if len(through) < 2 or not all(0 <= r < len(samples) for r in through):
+        raise Refused(f"a latent path needs at least two rows between 0 and {len(samples) - 1}, got {list(through)}")
+    path = latent_path(learner.encode(samples[list(through)]), frames * len(through))
     write_movie(asked.picture(learner.decode(path)), out)
 
 

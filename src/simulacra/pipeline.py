@@ -155,6 +155,7 @@ def judge_files(
     """Judge samples that another program wrote, against a file of nature or the held-out part that `recipe` loads."""
     samples = asked.read(drawn)
     if nature is None:
+        samples = asked.read_as(drawn, recipe) if asked.read_as else samples
         split = asked.load(recipe)
         reference, known = spread(split.held_out, len(samples)), split.train
     else:

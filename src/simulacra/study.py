@@ -187,6 +187,7 @@ class Study(Generic[R, S]):
     write: Callable[[S, Path], None]  # samples as a file that another program reads
     ask: Callable[[R, int, Mapping[str, str]], S]  # n rows under asked conditions, as a template for `draw`
     picture: Callable[[S], np.ndarray]  # rows as images (n, height, width, 3) in [0, 1]
+    read_as: Callable[[Path, R], S] | None = None  # the same, brought into the form that a recipe trains on (size, bands)
     caption: Callable[[S], Sequence[str]] | None = None  # condition of each row in words, e.g. "T = 2.27"
     examine: Callable[[Any, Split[S], int], tuple[list[Finding], list[Check]]] | None = None  # what a learner's powers are worth
     figures: Callable[[Any, Split[S], int], list[Figure]] | None = None  # further pictures for the report
