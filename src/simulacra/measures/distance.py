@@ -37,7 +37,7 @@ def _between_laws(values: Array, p: Array, q: Array, cost: Callable[[Array], Arr
     order = np.argsort(values[:, 0], kind="stable")
     steps = np.diff(values[order, 0])
     gap = np.cumsum(p[:, order] - q[:, order], axis=1)[:, :-1]
-    return cost(gap) @ steps
+    return np.asarray(cost(gap) @ steps)
 
 
 def between_curves(curve: Curve) -> Distance:
@@ -45,7 +45,7 @@ def between_curves(curve: Curve) -> Distance:
 
     def distance(values: Array, p: Array, q: Array) -> Array:
         difference = curve(p @ values) - curve(q @ values)
-        return np.sqrt(np.mean(difference**2, axis=1))
+        return np.asarray(np.sqrt(np.mean(difference**2, axis=1)))
 
     return distance
 
@@ -54,7 +54,7 @@ def energy(values: Array, p: Array, q: Array) -> Array:
     """Energy distance 2 E|x-y| - E|x-x'| - E|y-y'| of feature vectors (Szekely & Rizzo 2004), square root taken."""
     apart = pairwise(values, values)
     r = p - q
-    return np.sqrt(np.maximum(-np.einsum("bi,bi->b", r @ apart, r), 0.0))
+    return np.asarray(np.sqrt(np.maximum(-np.einsum("bi,bi->b", r @ apart, r), 0.0)))
 
 
 def neighbour_test(values: Array, p: Array, q: Array) -> Array:
@@ -107,7 +107,7 @@ def unlikely(values: Array, p: Array, q: Array, k: int = 5) -> Array:
 def pairwise(x: Array, y: Array) -> Array:
     """Euclidean distances (n, m) between the rows of x (n, k) and y (m, k)."""
     square = (x**2).sum(1)[:, None] + (y**2).sum(1)[None, :] - 2 * x @ y.T
-    return np.sqrt(np.maximum(square, 0.0))
+    return np.asarray(np.sqrt(np.maximum(square, 0.0)))
 
 
 def nearest(x: Array, reference: Array, block: int = 1024) -> Array:
