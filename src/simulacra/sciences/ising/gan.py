@@ -40,17 +40,18 @@ class IsingRecipe(Recipe):
     judged: tuple[float, ...] = Field((2.0, 2.269185, 2.6), description="Temperatures of the verdict, trained on or not, in units J / kB.")
     judged_each: PositiveInt = Field(200, description="Held-out lattices simulated per judged temperature.")
     players: Literal["resampling", "dcgan"] = Field("resampling", description="Learned checkerboard rounds, or the paper's DCGAN.")
-    rules: Literal["paired", "wasserstein", "non-saturating"] = Field("paired", description="What the players descend.")
-    penalty: float = Field(1.0, ge=0, le=100, description="Weight of the penalty on the critic's slope (10 is usual for wasserstein).")
-    penalised: PositiveInt = Field(16, description="Rows per step from which the penalty is estimated.")
+    rules: Literal["paired", "wasserstein", "non-saturating"] = Field("wasserstein", description="What the players descend.")
+    penalty: float = Field(10.0, ge=0, le=100, description="Weight of the penalty on the critic's slope; about 1 for the other rules.")
+    penalised: PositiveInt = Field(32, description="Rows per step from which the penalty is estimated.")
     widths: tuple[PositiveInt, ...] = Field((32, 24, 16), description="Generator's feature maps at sides ..., side/4, side/2.")
     critic_widths: tuple[PositiveInt, ...] = Field((32, 48), description="Critic's feature maps at sides side/4, side/8, ...")
     rounds: int = Field(8, ge=0, le=64, description="Learned checkerboard rounds at the end of the generator.")
     filters: PositiveInt = Field(32, description="Feature maps of the DCGAN's widest level.")
     latent: PositiveInt = Field(100, description="Latent numbers of the DCGAN.")
-    lr: float = Field(1e-3, gt=0, le=0.1, description="Adam's learning rate of both players; falls to 0 on a half cosine.")
+    lr: float = Field(2e-3, gt=0, le=0.1, description="Adam's learning rate of the generator; falls to 0 on a half cosine.")
+    critic_lr: float = Field(2e-3, gt=0, le=0.1, description="Adam's learning rate of the critic; falls likewise.")
     beta1: float = Field(0.0, ge=0, lt=1, description="Adam's memory of gradients; games oscillate with much of it.")
-    beta2: float = Field(0.99, gt=0, lt=1, description="Adam's memory of squared gradients.")
+    beta2: float = Field(0.9, gt=0, lt=1, description="Adam's memory of squared gradients.")
     ema: float = Field(0.999, ge=0, lt=1, description="Memory of the running average of the generator that draws; 0: the last one draws.")
     critic_steps: PositiveInt = Field(1, description="Moves of the critic per move of the generator, each on its share of the batch.")
 
@@ -100,19 +101,23 @@ def _sum_of(path: Path) -> Mapping[str, str]:
 
 def build(recipe: IsingRecipe, train: Lattices) -> Game[Lattices]:
     """The game of `recipe`; training lattices set the units in which the critic sees their observables."""
+    generator: Resampling | Deconvolving
+    critic: Judging | Convolving
     if recipe.players == "dcgan":
-        critic, generator = Convolving(recipe.side, recipe.filters), Deconvolving(recipe.side, recipe.latent, recipe.filters)
-        return Game(
-            _descent(generator, recipe, recipe.ema), _descent(critic, recipe, 0.0), rules=rules_of(recipe), latent=generator.latent,
-            rows_of=_rows, samples_from=_lattices, critic_steps=recipe.critic_steps, penalised=recipe.penalised,
-        )  # fmt: skip
-    ladder, mean, spread = _units(train)
-    resampling = Resampling(recipe.side, recipe.widths, recipe.rounds)
-    judging = Judging(ladder, mean, spread, recipe.critic_widths)
+        generator, critic = Deconvolving(recipe.side, recipe.latent, recipe.filters), Convolving(recipe.side, recipe.filters)
+    else:
+        generator = Resampling(recipe.side, recipe.widths, recipe.rounds)
+        critic = Judging(*_units(train), recipe.critic_widths)
     return Game(
-        _descent(resampling, recipe, recipe.ema), _descent(judging, recipe, 0.0), rules=rules_of(recipe), latent=resampling.latent,
-        rows_of=_rows, samples_from=_lattices, view=majority_up, critic_steps=recipe.critic_steps, penalised=recipe.penalised,
+        _descent(generator, recipe, recipe.lr, recipe.ema), _descent(critic, recipe, recipe.critic_lr), rules=rules_of(recipe),
+        latent=generator.latent, rows_of=_rows, samples_from=_lattices, view=_as_drawn if recipe.players == "dcgan" else majority_up,
+        critic_steps=recipe.critic_steps, penalised=recipe.penalised,
     )  # fmt: skip
+
+
+def _as_drawn(lattices: Tensor) -> Tensor:
+    """The paper's critic sees lattices of both signs."""
+    return lattices
 
 
 def rules_of(recipe: IsingRecipe) -> Rules:
@@ -120,8 +125,8 @@ def rules_of(recipe: IsingRecipe) -> Rules:
     return known[recipe.rules](penalty=recipe.penalty)
 
 
-def _descent(player: torch.nn.Module, recipe: IsingRecipe, ema: float) -> Descent:
-    return Descent(player, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), ema=ema, warmup=100, horizon=recipe.steps)
+def _descent(player: torch.nn.Module, recipe: IsingRecipe, lr: float, ema: float = 0.0) -> Descent:
+    return Descent(player, lr=lr, betas=(recipe.beta1, recipe.beta2), ema=ema, warmup=min(100, recipe.steps // 10), horizon=recipe.steps)
 
 
 def _rows(lattices: Lattices) -> tuple[Tensor, Tensor]:
@@ -169,11 +174,11 @@ JUDGED = (2.0, 2.15, 2.269185, 2.45, 2.6)  # 2.15 and 2.45 are not on the ladder
 laptop = IsingRecipe(temperatures=LADDER, each=4000, judged=JUDGED, judged_each=2000, draws=10_000, steps=8000)
 quick = IsingRecipe(
     side=16, temperatures=(1.8, 2.0, 2.1, 2.2, 2.269185, 2.35, 2.45, 2.6, 2.8), each=400, judged=(2.0, 2.269185, 2.6), judged_each=200,
-    widths=(24, 16), critic_widths=(32, 48), rounds=6, steps=400, draws=600, lr=2e-3, ema=0.99,
+    widths=(24, 16), critic_widths=(32, 48), rounds=6, steps=400, draws=600, ema=0.99,
 )  # fmt: skip
 paper = IsingRecipe(
     temperatures=LADDER, each=10_000, judged=JUDGED, judged_each=2000, draws=10_000, players="dcgan", rules="non-saturating", penalty=0.0,
-    latent=100, filters=32, lr=2e-4, beta1=0.5, beta2=0.999, ema=0.0, steps=100_000,
+    latent=100, filters=32, lr=2e-4, critic_lr=2e-4, beta1=0.5, beta2=0.999, ema=0.0, steps=100_000,
 )  # fmt: skip
 
 

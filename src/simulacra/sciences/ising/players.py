@@ -135,11 +135,14 @@ def majority_up(lattices: Tensor) -> Tensor:
 
 
 def observables(lattices: Tensor) -> Tensor:
-    """Per lattice (n, L, L): m, m^2, bonds, diagonal bonds, G(2), G(4), ... up to half the side, and fourth moments of block spins."""
+    """Per lattice (n, L, L): m, m^2, four moments of the local energy (they tell how many spins have 0 ... 4 neighbours aligned),
+    diagonal bonds, G(2), G(4), ... up to half the side, and fourth moments of block spins."""
     s, side = lattices, lattices.shape[-1]
-    right, down = s.roll(1, 2), s.roll(1, 1)
-    m = s.mean((1, 2))
-    found = [m, m * m, (s * (right + down)).mean((1, 2)) / 2, (right * down + s * right.roll(1, 1)).mean((1, 2)) / 2]
+    right, down, m = s.roll(1, 2), s.roll(1, 1), s.mean((1, 2))
+    local = s * (right + down + s.roll(-1, 2) + s.roll(-1, 1)) / 4
+    square = local * local
+    found = [m, m * m, *(moment.mean((1, 2)) for moment in (local, square, local * square, square * square))]
+    found.append((right * down + s * right.roll(1, 1)).mean((1, 2)) / 2)
     lags = [2**i for i in range(1, side.bit_length()) if 2**i <= side // 2]
     found += [(s * (s.roll(r, 1) + s.roll(r, 2))).mean((1, 2)) / 2 for r in lags]
     block = s[:, None]
