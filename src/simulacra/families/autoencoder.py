@@ -10,8 +10,9 @@
 them sigma^2 = n/2, which weighs the KL n times more. A learned sigma settles at the reconstruction error (Rybkin et al.,
 arXiv:2006.13202), so that no weight is left to choose.
 
-The linear part of a signal need not be learned by descent: `Principal` holds the d leading principal axes, fixed, and the
-networks add what a linear map cannot do. At the start such an autoencoder *is* probabilistic PCA (Tipping & Bishop 1999).
+The linear part of a signal need not be learned by descent: `PrincipalEncoder` and `PrincipalDecoder` hold the d leading
+principal axes, fixed, and networks add what a linear map cannot do. Such an autoencoder starts with the error of principal
+component analysis and nearly with the posterior variances of its probabilistic form (Tipping & Bishop 1999).
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def fit_mixture(z: Tensor, components: int, *, seed: int, steps: int = 60, shrin
     rng = torch.Generator().manual_seed(seed)
     points = z.double()
     overall = torch.cov(points.T).reshape(z.shape[1], z.shape[1])
-    jitter = 1e-9 * overall.diagonal().mean() * torch.eye(z.shape[1]).to(points)
+    jitter = (1e-9 * overall.diagonal().mean() + 1e-12) * torch.eye(z.shape[1]).to(points)
     mixture = Mixture(
         torch.full((components,), -math.log(components)).to(points), _spread_out(points, components, rng),
         torch.linalg.cholesky(overall + jitter).repeat(components, 1, 1),

@@ -26,7 +26,7 @@ import torch
 from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor, nn
 
-from simulacra.descent import Descent
+from simulacra.descent import Descent, under
 from simulacra.evidence import Check, Figure, Finding
 from simulacra.families import mixture
 from simulacra.families.autoencoder import VAE, Coder, PrincipalDecoder, PrincipalEncoder, latent_path, principal_axes, silent
@@ -35,11 +35,11 @@ from simulacra.nets.dense import dense
 from simulacra.sciences.galaxies import data, novelty, simulate, statistics
 from simulacra.sciences.galaxies.data import Images
 from simulacra.study import Noise, Recipe, Refused, Split, Study
-from simulacra.training import device_of, under
+from simulacra.training import device_of
 
 PIXELS_AT_ONCE = 1 << 20  # through the networks together, in pixels: 256 images of 64 px, one of 1024 px
 LINEAR_SIDE = 64  # px: principal axes of larger images are those of the images shrunk to this side
-ENCODED = 10_000  # encodings that the prior is fitted to
+ENCODED = 15_000  # encodings that the prior is fitted to
 REFERENCE = 2_000  # training images that say what residuals are usual
 
 
@@ -170,14 +170,17 @@ class GalaxyVAE:
     def surprises(self, samples: Images) -> Tensor:
         """-ln of the share of training images at least as extreme, per feature of novelty.FEATURES, shape (n, features)."""
         self.settle()
-        return novelty.surprise(self._features(samples, self.expected.variance), self.expected)
+        return novelty.surprises(*self._features(samples, self.expected.variance), self.expected)
 
-    def _features(self, samples: Images, variance: Tensor) -> Tensor:
-        parts = []
+    def _features(self, samples: Images, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Excess residual (n,), -log density of the latent position (n,) and light profile (n, numbers)."""
+        residual, latent, profiles = [], [], []
         for block in _blocks(samples, 64):
             x, y, z = self._seen(block)
-            parts.append(novelty.features(x, y, self.prior.log_density(z), variance))
-        return torch.cat(parts)
+            residual.append(novelty.excess(x, y, variance))
+            latent.append(-self.prior.log_density(z))
+            profiles.append(novelty.profile(x))
+        return torch.cat(residual), torch.cat(latent), torch.cat(profiles)
 
     def _seen(self, block: Images) -> tuple[Tensor, Tensor, Tensor]:
         """Images, their reconstructions and latent positions, on the CPU."""
@@ -194,7 +197,7 @@ class GalaxyVAE:
         usual = _spread(self.training, REFERENCE)
         sums = sum(novelty.residual_sums(*self._seen(block)[:2]) for block in _blocks(usual, 64))
         variance = novelty.expected_variance(torch.as_tensor(sums))
-        self.expected = novelty.learnt(self._features(usual, variance), variance)
+        self.expected = novelty.learnt(*self._features(usual, variance), variance)
         self.settled_at = self.vae.descent.count
 
     def _encodings(self) -> Tensor:
@@ -216,9 +219,10 @@ class GalaxyVAE:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.vae.load_state_dict(state)
-        self.prior = mixture.Mixture.from_state(under(state, "prior"))
-        self.expected = novelty.Expected.from_state(under(state, "expected"))
         self.settled_at = int(state["settled_at"])
+        if self.settled_at >= 0:
+            self.prior = mixture.Mixture.from_state(under(state, "prior"))
+            self.expected = novelty.Expected.from_state(under(state, "expected"))
 
 
 def as_bytes(y: Tensor) -> Tensor:
@@ -392,7 +396,7 @@ study = Study(
         "et al. 2022, doi:10.3389/fpls.2022.729097"
     ),
     recipes={
-        "quick": GalaxyRecipe(side=32, simulated=1600, latent=16, prior=4, steps=300, batch=32, draws=160),
+        "quick": GalaxyRecipe(side=32, simulated=1600, latent=16, width=16, prior=4, steps=400, batch=32, draws=160),
         "laptop": GalaxyRecipe(steps=5000, batch=32),
         "paper": GalaxyRecipe(
             side=128, network="dense", latent=50, sigma=math.sqrt(0.5), learn_sigma=False, prior=0, turned=False, ema=0.0, lr=1e-3,
