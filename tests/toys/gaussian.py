@@ -10,10 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from simulacra.descent import Descent, under
 from simulacra.evidence import average, compare, distribution
 from simulacra.measures import distance
 from simulacra.study import Recipe, Refused, Samples, Split, Study
-from simulacra.descent import Descent, under
 
 
 @dataclasses.dataclass(frozen=True)
