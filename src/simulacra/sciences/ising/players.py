@@ -7,9 +7,10 @@ the even and then the odd sites of the checkerboard anew, given their neighbours
     s_i = sign(a h_i + b h_i^3 + c g_i + noise),   h_i = half the sum of the 4 neighbours, noise standard normal
 
 with a, b, c learned per round as functions of temperature, starting near 0. Two numbers hold any odd law of h in {0, 1, 2}, so the
-exact one, P(s_i = +1) = 1 / (1 + exp(-4 h_i / T)), is among those that can be learned; nothing but the critic says so.
-`alignment` reads off what was learned. Backwards, the sign is replaced by the mean spin erf(. / sqrt 2) (straight through): for a
-critic that is linear in each single spin, as every energy and correlation is, that gradient is the exact one of a layer.
+exact one, P(s_i = +1) = 1 / (1 + exp(-4 h_i / T)), is among those that can be learned; nothing but the critic says so. `alignment`
+reads off what was learned. Backwards, the sign is replaced by the mean spin erf(. / sqrt 2) (straight through): for a critic that is
+linear in each single spin, as every energy and correlation is, that gradient is the exact one of a layer. Near T_c a lattice
+amplifies small changes, so through many rounds gradients grow until they say nothing; each half round fades them a little.
 
 Critic. It sees each lattice's spins and local energies through convolutions of stride 2, and the lattice's observables (energy,
 magnetisation, correlations, block spins) through a small dense net, in units of their spread at the nearest training temperature.
@@ -30,6 +31,8 @@ from torch import Tensor, nn
 CRITICAL = 0.5 * math.log1p(math.sqrt(2))  # K_c = 1 / T_c
 LATENT = 8  # global numbers: the order parameter and whatever else has no place
 MAPS = 4  # noise maps per scale
+CARE = 0.5  # slows the law's learning: near T_c a change of 1 % is seen in |m|
+FADE = 0.9  # per half round, of gradients on their way back: early rounds else shout down the late ones, whose errors are seen
 MOTION = 6  # numbers that choose sign, shift and turn of a drawn lattice
 
 
@@ -81,7 +84,7 @@ class _Drawn(torch.autograd.Function):
         h, a, b, x = ctx.saved_tensors
         g = gradients[0] * torch.exp(-0.5 * x * x) * math.sqrt(2 / math.pi)
         along, square = g * h, h * h
-        return g * (a + 3 * b * square), along.sum((1, 2), keepdim=True), (along * square).sum((1, 2), keepdim=True), g, None
+        return FADE * g * (a + 3 * b * square), along.sum((1, 2), keepdim=True), (along * square).sum((1, 2), keepdim=True), g, None
 
 
 def draw_spins(h: Tensor, a: Tensor, b: Tensor, field: Tensor, noise: Tensor) -> Tensor:
@@ -167,9 +170,7 @@ class Resampling(nn.Module):
         self.convolutions = nn.ModuleList(Periodic(i + MAPS, o) for i, o in zip(before, widths, strict=True))
         self.maps = Periodic(widths[-1], 2 * 4)
         self.law = nn.Sequential(nn.Linear(3, 32), nn.SiLU(), nn.Linear(32, 32), nn.SiLU(), nn.Linear(32, 3 * rounds))
-        with torch.no_grad():  # neutral: the first round that helps has to be found by playing
-            self.law[-1].weight.mul_(0.3)  # type: ignore[operator]
-            self.law[-1].bias.zero_()  # type: ignore[operator]
+        torch.nn.init.zeros_(self.law[-1].bias)  # type: ignore[arg-type] # neutral: what helps has to be found by playing
         self.parts = [MOTION, LATENT, *(MAPS * s * s for s in self.sides), (rounds + 1) * side**2]
         self.latent = sum(self.parts)
 
@@ -186,7 +187,7 @@ class Resampling(nn.Module):
         free = torch.zeros(1, 1, 1, device=luck.device)
         even = draw_spins(torch.zeros_like(start_even), free, free, start_even, noise[:, 0, 0])
         odd = draw_spins(torch.zeros_like(start_odd), free, free, start_odd, noise[:, 0, 1])
-        law = self.law(known).view(-1, self.rounds, 3, 1, 1)
+        law = CARE * self.law(known).view(-1, self.rounds, 3, 1, 1)
         for r in range(self.rounds):
             a, b, c = law[:, r].unbind(1)
             even = draw_spins(around(odd, even=True), a, b, c * field_even, noise[:, r + 1, 0])
@@ -205,9 +206,9 @@ class Resampling(nn.Module):
     @torch.no_grad()
     def alignment(self, temperature: Tensor) -> Tensor:
         """Learned P(s_i = +1) where the field is 0 and the neighbours sum to 2 and to 4, shape (n, rounds, 2)."""
-        a, b, _ = self.law(couplings(temperature)).view(-1, self.rounds, 3).unbind(2)
+        a, b, _ = CARE * self.law(couplings(temperature)).view(-1, self.rounds, 3, 1).unbind(2)
         h = torch.tensor([1.0, 2.0], device=a.device)
-        learned: Tensor = torch.special.ndtr(a[..., None] * h + b[..., None] * h**3)
+        learned: Tensor = torch.special.ndtr(a * h + b * h**3)
         return learned
 
 
