@@ -396,7 +396,7 @@ study = Study(
         "et al. 2022, doi:10.3389/fpls.2022.729097"
     ),
     recipes={
-        "quick": GalaxyRecipe(side=32, simulated=1600, latent=16, width=16, prior=4, steps=400, batch=32, draws=160),
+        "quick": GalaxyRecipe(side=32, simulated=1200, latent=16, width=16, prior=4, steps=400, batch=32, draws=120),
         "laptop": GalaxyRecipe(steps=5000, batch=32),
         "paper": GalaxyRecipe(
             side=128, network="dense", latent=50, sigma=math.sqrt(0.5), learn_sigma=False, prior=0, turned=False, ema=0.0, lr=1e-3,
