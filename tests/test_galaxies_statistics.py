@@ -270,7 +270,10 @@ def other_band_order(drawn: Images, training: Images) -> Images:
 
 @pytest.mark.parametrize(
     ("fault", "noticed"),
-    [(collapsed, "classifier two-sample test"), (copied, "memorisation"), (blurred, "power spectrum (g band)"), (other_band_order, "colour")],
+    [
+        (collapsed, "classifier two-sample test"), (copied, "memorisation"), (blurred, "power spectrum (g band)"),
+        (other_band_order, "colour"),
+    ],
 )
 def test_a_planted_fault_is_called_different_and_by_its_own_statistic(nature, fault, noticed):
     held_out, drawn, training = parts_of(nature, 0)
