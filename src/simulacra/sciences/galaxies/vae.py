@@ -93,7 +93,7 @@ def convolutional_coder(recipe: GalaxyRecipe, training: Images) -> Coder:
     if not recipe.linear:
         return Coder(encoder, nn.Sequential(*decoder, nn.Sigmoid()), sigma=recipe.sigma, learn_sigma=recipe.learn_sigma)
     pool = max(1, recipe.side // LINEAR_SIDE)
-    small = torch.cat([nn.functional.avg_pool2d(part.float(), pool) for part in _blocks(training, 64)]).flatten(1)
+    small = torch.cat([nn.functional.avg_pool2d(part.float(), pool) for part in _blocks(training)]).flatten(1)
     if d > min(small.shape):
         raise Refused(
             f"latent = {d} needs more than {d} training images and pixels, here are {len(small)} and {small.shape[1]}; lower `latent`"
@@ -116,7 +116,9 @@ def _spread(images: Images, count: int) -> Images:
     return images[torch.linspace(0, len(images) - 1, count).round().long()] if len(images) > count else images
 
 
-def _blocks(images: Images, size: int) -> Iterator[Images]:
+def _blocks(images: Images) -> Iterator[Images]:
+    """In parts that are small enough to be held as floats."""
+    size = max(1, PIXELS_AT_ONCE // images.side**2)
     return (images[start : start + size] for start in range(0, len(images), size))
 
 
@@ -157,10 +159,10 @@ class GalaxyVAE:
         return self.decode(self.prior.draw(uniform, normal))
 
     def encode(self, samples: Images) -> Tensor:
-        return torch.cat([self.vae.encode(part.to(self.device).float()) for part in _blocks(samples, 256)]).cpu()
+        return torch.cat([self.vae.encode(part.to(self.device).float()) for part in _blocks(samples)]).cpu()
 
     def decode(self, latent: Tensor) -> Images:
-        parts = [as_bytes(self.vae.decode(part.to(self.device))) for part in torch.split(latent, 64)]
+        parts = [as_bytes(self.vae.decode(part.to(self.device))) for part in torch.split(latent, self.vae.at_once)]
         return Images(torch.cat(parts), torch.full((len(latent),), -1, dtype=torch.int64))
 
     def score(self, samples: Images) -> Tensor:
@@ -175,7 +177,7 @@ class GalaxyVAE:
     def _features(self, samples: Images, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Excess residual (n,), -log density of the latent position (n,) and light profile (n, numbers)."""
         residual, latent, profiles = [], [], []
-        for block in _blocks(samples, 64):
+        for block in _blocks(samples):
             x, y, z = self._seen(block)
             residual.append(novelty.excess(x, y, variance))
             latent.append(-self.prior.log_density(z))
@@ -195,7 +197,7 @@ class GalaxyVAE:
         if self.recipe.prior:
             self.prior = mixture.fit_mixture(self._encodings(), self.recipe.prior, seed=self.recipe.seed)
         usual = _spread(self.training, REFERENCE)
-        sums = sum(novelty.residual_sums(*self._seen(block)[:2]) for block in _blocks(usual, 64))
+        sums = sum(novelty.residual_sums(*self._seen(block)[:2]) for block in _blocks(usual))
         variance = novelty.expected_variance(torch.as_tensor(sums))
         self.expected = novelty.learnt(*self._features(usual, variance), variance)
         self.settled_at = self.vae.descent.count
@@ -206,7 +208,7 @@ class GalaxyVAE:
         rounds = max(1, min(8, ENCODED // len(self.training))) if self.recipe.turned else 1
         found = []
         for _ in range(rounds):
-            for block in _blocks(_spread(self.training, ENCODED), 64):
+            for block in _blocks(_spread(self.training, ENCODED)):
                 x = turned(block.float(), torch.randint(8, (len(block),), generator=rng)) if self.recipe.turned else block.float()
                 mean, log_variance = (part.cpu() for part in self.vae.posterior(x.to(self.device)))
                 found.append(mean + torch.randn(mean.shape, generator=rng) * (0.5 * log_variance).exp())
@@ -285,19 +287,20 @@ class _Principal:
         """Mean squared error per image with d components, (n,)."""
         basis = self.axes.directions[:, :d]
         parts = []
-        for block in _blocks(images, 64):
+        for block in _blocks(images):
             centred = block.float().flatten(1) - self.axes.centre
             parts.append((centred - (centred @ basis) @ basis.T).square().mean(dim=1))
         return torch.cat(parts)
 
     def distances(self, images: Images) -> Tensor:
         """Mean squared distance from the mean image, (n,)."""
-        return torch.cat([(block.float().flatten(1) - self.axes.centre).square().mean(dim=1) for block in _blocks(images, 64)])
+        return torch.cat([(block.float().flatten(1) - self.axes.centre).square().mean(dim=1) for block in _blocks(images)])
 
 
 def _reconstruction(learner: GalaxyVAE, rival: _Principal, held_out: Images) -> Check:
     d, n = learner.recipe.latent, len(held_out)
-    ours = (learner.decode(learner.encode(held_out)).float() - held_out.float()).square().flatten(1).mean(dim=1)
+    pairs = ((block, learner.decode(learner.encode(block))) for block in _blocks(held_out))
+    ours = torch.cat([(block.float() - again.float()).square().flatten(1).mean(dim=1) for block, again in pairs])
     linear = rival.errors(held_out, d)
     beside = {
         f"principal components, {d}": float(linear.mean()),
@@ -319,7 +322,7 @@ def noise_variance(images: Images) -> float:
     each image, averaged over images and bands. Noise coarser than a block is not counted, a faint neighbour hardly."""
     size = max(2, images.side // 8)
     values = []
-    for block in _blocks(images, 64):
+    for block in _blocks(images):
         tiles = block.float().unfold(2, size, size).unfold(3, size, size)  # (n, bands, rows, columns, size, size)
         edge = torch.cat([tiles[:, :, 0], tiles[:, :, -1], tiles[:, :, 1:-1, 0], tiles[:, :, 1:-1, -1]], dim=2)
         values.append(edge.flatten(3).var(dim=3).median(dim=2).values.mean(dim=1))
