@@ -251,16 +251,23 @@ def test_stretch_of_a_noiseless_cutout_runs_from_the_sky_to_white():
 
 
 def test_copies_never_sit_on_two_sides_of_a_split():
-    base = images(40)
-    double = Images.join([base, base[torch.arange(39, -1, -1)]])
+    base = images(60)
+    double = Images.join([base, base[torch.arange(59, -1, -1)]])
     parts = [set(map(bytes, double.pixels[rows].numpy().reshape(len(rows), -1))) for rows in split(double, 3)]
-    assert sum(map(len, parts)) == len(set.union(*parts)) == 40
-    assert sorted(torch.cat(split(double, 3)).tolist()) == list(range(80))
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 60
+    assert sorted(torch.cat(split(double, 3)).tolist()) == list(range(120))
 
 
-def test_a_split_is_eighty_ten_ten_and_does_not_depend_on_the_order():
+def test_small_sets_hold_out_more_and_tiny_ones_are_refused():
+    assert [len(rows) for rows in split(images(400), 0)] == [320, 40, 40]
+    assert [len(rows) for rows in split(images(66), 0)] == [37, 7, 22]
+    with pytest.raises(Refused, match="give 60 or more"):
+        split(images(50), 0)
+
+
+def test_a_split_does_not_depend_on_the_order():
     base = images(100)
-    assert [len(rows) for rows in split(base, 0)] == [80, 10, 10]
+    assert [len(rows) for rows in split(base, 0)] == [65, 10, 25]
     turned = base[torch.arange(99, -1, -1)]
     assert {99 - int(i) for i in split(turned, 0)[2]} == {int(i) for i in split(base, 0)[2]}
     assert not torch.equal(split(base, 0)[2], split(base, 1)[2])

@@ -112,7 +112,7 @@ class _Frame:
         if square.shape[0] < side and not self.enlarge:
             raise _Unusable(
                 f"its central square is {square.shape[0]} px and {side} px are asked for; enlarging invents detail: "
-                f"lower `side` to {square.shape[0]} or allow it with enlarge=True"
+                f"lower `side` to {square.shape[0]}"
             )
         out = to_bytes(_resampled(square, side))
         return np.ascontiguousarray(out.reshape(side, side, -1).transpose(2, 0, 1))
@@ -400,7 +400,7 @@ def stretch(flux: Array) -> NDArray[np.uint8]:
 
 def _in_colour(planes: Array, colour: bool | None) -> Array:
     if colour is True and planes.ndim == 2:
-        raise _Unusable("is grey, but colour is asked for; read it with colour = False")
+        raise _Unusable("is grey, but colour is asked for; set `colour` to false (--no-colour)")
     if colour is False and planes.ndim == 3:
         grey = planes.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
         return np.rint(grey).astype(np.uint8) if planes.dtype == np.uint8 else grey
@@ -517,18 +517,23 @@ def _table(path: Path) -> dict[str, tuple[int, str]]:
 # --------------------------------------------------------------------------------------------------------------- split
 
 
+FEWEST = 60  # images that can be divided so that the judge has twenty
+
+
 def split(images: Images, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Row numbers of train, validation and held-out (80 : 10 : 10), by a keyed hash of the pixels.
+    """Row numbers of train, validation and held-out (80 : 10 : 10), by a keyed hash of the pixels. Of fewer than 250 images up to
+    a third, 25 of them, is held out: a verdict on fewer says nothing, and it must be refused before training, not after.
 
     Identical images fall on one side whatever they are called, and the choice does not depend on the order of files.
     """
     digests = _digests(images, seed)
     distinct = sorted(set(digests))
-    if len(distinct) < 3:
+    if len(distinct) < FEWEST:
         what = f"{len(images)} image{'' if len(images) == 1 else 's'}, {len(distinct)} distinct"
-        raise Refused(f"{what}: cannot be split into train, validation and held-out; give 10 or more")
-    tenth = max(1, round(len(distinct) / 10))
-    side = {d: 2 if i < tenth else 1 if i < 2 * tenth else 0 for i, d in enumerate(distinct)}
+        raise Refused(f"{what}: cannot be split into train, validation and held-out; give {FEWEST} or more")
+    tenth = round(len(distinct) / 10)
+    held = max(tenth, min(25, len(distinct) // 3))
+    side = {d: 2 if i < held else 1 if i < held + tenth else 0 for i, d in enumerate(distinct)}
     where = torch.tensor([side[d] for d in digests])
     train, validation, held_out = (torch.nonzero(where == k)[:, 0] for k in range(3))
     return train, validation, held_out
@@ -583,7 +588,7 @@ def load(
     if any(reading.part):
         parts, how = _split_by_table(images, reading.part, seed)
     else:
-        parts, how = split(images, seed), "split 80:10:10 by hash of the pixels"
+        parts, how = split(images, seed), "split by hash of the pixels"
     what = f"{path.name}: {len(images)} galaxies, {side} px, {'colour' if colour else 'grey'}"
     cut = "" if crop is None else f", central {crop:g}{' px' if crop > 1 else ' of the side'}"
     origin = "; ".join(x for x in (what + cut, reading.remark, how) if x)
