@@ -18,6 +18,7 @@ from simulacra.sciences.ising.players import (  # fmt: skip
     Resampling,
     around,
     draw_spins,
+    law,
     majority_up,
     moved,
     observables,
@@ -70,7 +71,7 @@ def test_spins_are_drawn_with_the_probability_that_their_law_gives() -> None:
     h = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]).expand(1, 40_000, 5)
     a, b = torch.full((1, 1, 1), 0.6), torch.full((1, 1, 1), -0.05)
     share = (draw_spins(h, a, b, torch.full_like(h, 0.1), torch.randn_like(h)) > 0).float().mean((0, 1))
-    x = 0.6 * h[0, 0] - 0.05 * h[0, 0] ** 3 + 0.1
+    x = 0.6 / 2 * h[0, 0] - 0.05 * (4 * h[0, 0] - h[0, 0] ** 3) / 3 + 0.1
     torch.testing.assert_close(share, torch.special.ndtr(x), atol=0.01, rtol=0)
 
 
@@ -81,7 +82,7 @@ def test_the_straight_through_gradient_is_exact_for_what_is_linear_in_each_spin(
     field, weight = torch.randn(1, 4, 2, requires_grad=True), torch.randn(1, 4, 2)
     (draw_spins(h, a, b, field, torch.randn(1, 4, 2)) * weight).sum().backward()
     found = [g.grad.clone() for g in (a, b, field) if g.grad is not None]
-    expected = torch.autograd.grad((torch.erf((h * (a + b * h * h) + field) / math.sqrt(2)) * weight).sum(), (a, b, field))
+    expected = torch.autograd.grad((torch.erf((law(h, a, b) + field) / math.sqrt(2)) * weight).sum(), (a, b, field))
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -89,9 +90,10 @@ def test_the_straight_through_gradient_is_exact_for_what_is_linear_in_each_spin(
 def test_two_numbers_per_temperature_hold_the_exact_local_law() -> None:
     h = torch.tensor([1.0, 2.0], dtype=torch.float64)
     exact = torch.special.ndtri(torch.sigmoid(4 * h / 2.3))
-    b = (exact[1] / 2 - exact[0]) / 3
-    a = exact[0] - b
-    torch.testing.assert_close(torch.special.ndtr(a * h + b * h**3), torch.sigmoid(4 * h / 2.3))
+    a = exact[1]
+    b = exact[0] - a / 2
+    torch.testing.assert_close(torch.special.ndtr(law(h, a, b)), torch.sigmoid(4 * h / 2.3))
+    assert b.abs() < 0.2
 
 
 def test_rounds_start_neutral_so_that_only_the_game_can_teach_them(generator: Resampling) -> None:
@@ -153,6 +155,7 @@ def test_the_gradient_reaches_every_parameter_of_both_players(nature: Lattices) 
     game = gan.build(TINY, nature)
     for player in (game.generator.module, game.critic.module):
         assert isinstance(player, (Resampling, Judging))
+    game.step(nature)  # the law's last layer starts at zero, so what lies before it moves from the second step on
     game.step(nature)
     for descent in (game.generator, game.critic):
         for name, parameter in descent.module.named_parameters():
@@ -210,7 +213,7 @@ def test_a_few_hundred_steps_bring_energies_near_the_exact_ones() -> None:
         bonds = [observables(x.spins[rows].float())[:, 2].mean() for x in (train, drawn)]
         assert abs(float(bonds[0] - bonds[1])) < 0.1
     learned = game.generator.average.alignment(torch.tensor(recipe.temperatures))  # type: ignore[operator]
-    assert learned[0, -1, 1] > 0.8
+    assert learned[0, -1, 1] > 0.7
 
 
 # --- the study ---

@@ -4,9 +4,9 @@ Generator. A pyramid of circular convolutions, fed with a global latent vector a
 resolution: where to start, and a field g that goes on acting. Spins start from the first map. Then come `rounds` rounds; each draws
 the even and then the odd sites of the checkerboard anew, given their neighbours:
 
-    s_i = sign(a h_i + b h_i^3 + c g_i + noise),   h_i = half the sum of the 4 neighbours, noise standard normal
+    s_i = sign(f(h_i) + c g_i + noise),   f(2) = a, f(1) = a/2 + b, f odd,   h_i = half the sum of the 4 neighbours, noise standard normal
 
-with a, b, c learned per round as functions of temperature, starting near 0. Two numbers hold any odd law of h in {0, 1, 2}, so the
+with a, b, c learned per round as functions of temperature, starting near 0. Two numbers hold any odd law of h, so the
 exact one, P(s_i = +1) = 1 / (1 + exp(-4 h_i / T)), is among those that can be learned; nothing but the critic says so. `alignment`
 reads off what was learned. Backwards, the sign is replaced by the mean spin erf(. / sqrt 2) (straight through): for a critic that is
 linear in each single spin, as every energy and correlation is, that gradient is the exact one of a layer. Near T_c a lattice
@@ -31,7 +31,6 @@ from torch import Tensor, nn
 CRITICAL = 0.5 * math.log1p(math.sqrt(2))  # K_c = 1 / T_c
 LATENT = 8  # global numbers: the order parameter and whatever else has no place
 MAPS = 4  # noise maps per scale
-CARE = 0.5  # slows the law's learning: near T_c a change of 1 % is seen in |m|
 FADE = 0.9  # per half round, of gradients on their way back: early rounds else shout down the late ones, whose errors are seen
 MOTION = 6  # numbers that choose sign, shift and turn of a drawn lattice
 
@@ -71,11 +70,12 @@ def around(other: Tensor, *, even: bool) -> Tensor:
 
 
 class _Drawn(torch.autograd.Function):
-    """sign(a h + b h^3 + field + noise), backwards as erf(x / sqrt 2). One function because autograd's bookkeeping cost twice that."""
+    """sign(a h / 2 + b (4 h - h^3) / 3 + field + noise), backwards as erf(x / sqrt 2), faded towards the neighbours. One function
+    because autograd's own bookkeeping took twice as long."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, a: Tensor, b: Tensor, field: Tensor, noise: Tensor) -> Tensor:
-        x = h * (a + b * h * h) + field
+        x = law(h, a, b) + field
         ctx.save_for_backward(h, a, b, x)
         return torch.where(x + noise < 0, -1.0, 1.0)
 
@@ -83,8 +83,13 @@ class _Drawn(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         h, a, b, x = ctx.saved_tensors
         g = gradients[0] * torch.exp(-0.5 * x * x) * math.sqrt(2 / math.pi)
-        along, square = g * h, h * h
-        return FADE * g * (a + 3 * b * square), along.sum((1, 2), keepdim=True), (along * square).sum((1, 2), keepdim=True), g, None
+        to_a, to_b = ((g * value).sum((1, 2), keepdim=True) for value in (h / 2, (4 * h - h**3) / 3))
+        return FADE * g * (a / 2 + b * (4 / 3 - h * h)), to_a, to_b, g, None
+
+
+def law(h: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Odd function of h in {-2, ..., 2} with value a at 2 and a/2 + b at 1; b is small for the exact law (0.1 at T_c)."""
+    return a * h / 2 + b * (4 * h - h**3) / 3
 
 
 def draw_spins(h: Tensor, a: Tensor, b: Tensor, field: Tensor, noise: Tensor) -> Tensor:
@@ -170,7 +175,14 @@ class Resampling(nn.Module):
         self.convolutions = nn.ModuleList(Periodic(i + MAPS, o) for i, o in zip(before, widths, strict=True))
         self.maps = Periodic(widths[-1], 2 * 4)
         self.law = nn.Sequential(nn.Linear(3, 32), nn.SiLU(), nn.Linear(32, 32), nn.SiLU(), nn.Linear(32, 3 * rounds))
-        torch.nn.init.zeros_(self.law[-1].bias)  # type: ignore[arg-type] # neutral: what helps has to be found by playing
+        self.slope = nn.Linear(3, 3 * rounds, bias=False)
+        with torch.no_grad():
+            # All rounds begin alike and nearly neutral. From random beginnings some learn to oppose what others do.
+            last = self.law[-1]
+            assert isinstance(last, nn.Linear)
+            last.weight.zero_()
+            last.bias.copy_(torch.tensor([0.3, 0.0, 0.3]).repeat(rounds))
+            self.slope.weight.zero_()
         self.parts = [MOTION, LATENT, *(MAPS * s * s for s in self.sides), (rounds + 1) * side**2]
         self.latent = sum(self.parts)
 
@@ -187,9 +199,8 @@ class Resampling(nn.Module):
         free = torch.zeros(1, 1, 1, device=luck.device)
         even = draw_spins(torch.zeros_like(start_even), free, free, start_even, noise[:, 0, 0])
         odd = draw_spins(torch.zeros_like(start_odd), free, free, start_odd, noise[:, 0, 1])
-        law = CARE * self.law(known).view(-1, self.rounds, 3, 1, 1)
-        for r in range(self.rounds):
-            a, b, c = law[:, r].unbind(1)
+        for r, numbers in enumerate(self.laws(known)[..., None, None].unbind(1)):
+            a, b, c = numbers.unbind(1)
             even = draw_spins(around(odd, even=True), a, b, c * field_even, noise[:, r + 1, 0])
             odd = draw_spins(around(even, even=False), a, b, c * field_odd, noise[:, r + 1, 1])
         return ravel(even, odd)
@@ -203,12 +214,16 @@ class Resampling(nn.Module):
             x = F.silu(convolution(torch.cat([x, noise.view(-1, MAPS, side, side)], 1)) * scale + offset)
         return F.pixel_shuffle(self.maps(x), 2)
 
+    def laws(self, known: Tensor) -> Tensor:
+        """a, b and c of every round, shape (n, rounds, 3)."""
+        numbers: Tensor = self.law(known) + self.slope(known)
+        return numbers.view(-1, self.rounds, 3)
+
     @torch.no_grad()
     def alignment(self, temperature: Tensor) -> Tensor:
         """Learned P(s_i = +1) where the field is 0 and the neighbours sum to 2 and to 4, shape (n, rounds, 2)."""
-        a, b, _ = CARE * self.law(couplings(temperature)).view(-1, self.rounds, 3, 1).unbind(2)
-        h = torch.tensor([1.0, 2.0], device=a.device)
-        learned: Tensor = torch.special.ndtr(a * h + b * h**3)
+        a, b, _ = self.laws(couplings(temperature))[..., None].unbind(2)
+        learned: Tensor = torch.special.ndtr(law(torch.tensor([1.0, 2.0], device=a.device), a, b))
         return learned
 
 
