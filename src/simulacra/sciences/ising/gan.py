@@ -174,7 +174,7 @@ JUDGED = (2.0, 2.15, 2.269185, 2.45, 2.6)  # 2.15 and 2.45 are not on the ladder
 laptop = IsingRecipe(temperatures=LADDER, each=2000, judged=JUDGED, judged_each=2000, draws=10_000, steps=6000, rounds=14)
 quick = IsingRecipe(
     side=16, temperatures=(1.8, 2.0, 2.1, 2.2, 2.269185, 2.35, 2.45, 2.6, 2.8), each=400, judged=(2.0, 2.269185, 2.6), judged_each=200,
-    widths=(24, 16), critic_widths=(32, 48), rounds=6, steps=400, draws=600, ema=0.99,
+    widths=(24, 16), critic_widths=(32, 48), rounds=6, steps=400, draws=600, lr=2e-3, critic_lr=4e-3, ema=0.99,
 )  # fmt: skip
 paper = IsingRecipe(
     temperatures=LADDER, each=10_000, judged=JUDGED, judged_each=2000, draws=10_000, players="dcgan", rules="non-saturating", penalty=0.0,
