@@ -31,6 +31,7 @@ def write_movie(frames: NDArray[np.floating], path: Path, *, rate: int = 20) -> 
 
 
 def as_bytes(frames: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Frames (n, height, width, 3) in [0, 1] as bytes; Refused for other shapes and for none."""
     if frames.ndim != 4 or frames.shape[3] != 3 or not len(frames):
         raise Refused(f"a movie needs frames of shape (n, height, width, 3), got {frames.shape}")
     pixels: NDArray[np.uint8] = np.rint(255 * np.clip(frames, 0, 1)).astype(np.uint8)

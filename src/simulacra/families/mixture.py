@@ -17,6 +17,8 @@ from torch import Tensor
 
 
 class Mixture(NamedTuple):
+    """Weights, means and Cholesky factors of k Gaussians in d dimensions."""
+
     log_weights: Tensor  # (k,)
     means: Tensor  # (k, d)
     factors: Tensor  # (k, d, d), lower triangular L_k

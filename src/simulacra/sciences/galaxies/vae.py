@@ -241,12 +241,14 @@ def turned(x: Tensor, way: Tensor) -> Tensor:
 
 
 def load(recipe: GalaxyRecipe) -> Split[Images]:
+    """Your images, or simulated galaxies, at the recipe's side and in its bands."""
     return data.load(
         data=recipe.data, side=recipe.side, colour=recipe.colour, seed=recipe.seed, simulated=recipe.simulated, crop=recipe.crop
     )
 
 
 def build(recipe: GalaxyRecipe, training: Images) -> GalaxyVAE:
+    """The learner of `recipe`; training images give the principal axes it starts from."""
     if recipe.network == "dense":
         coder = article_coder(recipe.side, training.bands, recipe.latent, recipe.sigma, learn_sigma=recipe.learn_sigma)
     else:
@@ -255,13 +257,20 @@ def build(recipe: GalaxyRecipe, training: Images) -> GalaxyVAE:
 
 
 def ask(recipe: GalaxyRecipe, n: int, conditions: Mapping[str, str]) -> Images:
+    """A template of n images; this system knows no conditions."""
     if conditions:
         raise Refused(f"galaxies.vae draws unconditionally, but {', '.join(conditions)} was asked; galaxies.acgan takes a class")
     return Images(torch.zeros(n, 3 if recipe.colour else 1, recipe.side, recipe.side, dtype=torch.uint8), torch.full((n,), -1))
 
 
 def read(path: Path) -> Images:
+    """Images that any program wrote, at the side they have."""
     return data.read(path)[0]
+
+
+def read_as(path: Path, recipe: GalaxyRecipe) -> Images:
+    """The same at the recipe's side, crop and bands: what a trained network takes."""
+    return data.read(path, recipe.side, recipe.colour, crop=recipe.crop)[0]
 
 
 # ------------------------------------------------------------------------------------------- what the powers are worth
@@ -411,6 +420,7 @@ study = Study(
     build=build,
     judge=statistics.judge,
     read=read,
+    read_as=read_as,
     write=data.write,
     ask=ask,
     picture=data.picture,

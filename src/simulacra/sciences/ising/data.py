@@ -230,8 +230,7 @@ def swendsen_wang(spins: Spins, temperature: float, rngs: Sequence[np.random.Gen
     n, side = len(spins), spins.shape[-1]
     luck = np.stack([rng.random((3, side, side), np.float32) for rng in rngs], axis=1)
     down, right = (
-        (spins == np.roll(spins, -1, axis)) & (chance < -math.expm1(-2 / temperature))
-        for axis, chance in ((1, luck[0]), (2, luck[1]))
+        (spins == np.roll(spins, -1, axis)) & (chance < -math.expm1(-2 / temperature)) for axis, chance in ((1, luck[0]), (2, luck[1]))
     )
     cluster = clusters(down, right)
     sign = np.zeros(cluster.max() + 1, np.int8)

@@ -121,6 +121,7 @@ def _as_drawn(lattices: Tensor) -> Tensor:
 
 
 def rules_of(recipe: IsingRecipe) -> Rules:
+    """The game that the recipe names, with its penalty."""
     known = {"paired": paired, "wasserstein": wasserstein, "non-saturating": non_saturating}
     return known[recipe.rules](penalty=recipe.penalty)
 
@@ -160,6 +161,7 @@ def ask(recipe: IsingRecipe, n: int, conditions: Mapping[str, str]) -> Lattices:
 
 
 def caption(lattices: Lattices) -> list[str]:
+    """The temperature of each lattice, in words."""
     return [f"T = {t:.4g}" for t in lattices.temperature.tolist()]
 
 
