@@ -14,6 +14,7 @@ from simulacra.descent import Descent
 from simulacra.families.gan import (
     Game,
     Rules,
+    at_most_unit_slope_between,
     flat_on_both,
     flat_on_real,
     hinge,
@@ -22,6 +23,7 @@ from simulacra.families.gan import (
     slope,
     unit_slope_between,
     wasserstein,
+    wasserstein_lp,
 )  # fmt: skip
 from simulacra.study import Noise, Samples
 
@@ -108,6 +110,13 @@ def test_the_unit_slope_is_asked_for_between_real_and_drawn() -> None:
     real, drawn, u = torch.full((3, 1), 2.0), torch.full((3, 1), -1.0), torch.tensor([0.0, 0.5, 1.0])
     halfway = unit_slope_between(lambda rows: rows[:, 0] ** 2 / 2, real, drawn, u)  # slope at x is |x|; x = -1, 0.5, 2
     torch.testing.assert_close(halfway, torch.tensor([0.0, 0.25, 1.0]))
+
+
+def test_the_one_sided_penalty_leaves_a_flat_critic_alone() -> None:
+    real, drawn, u = torch.full((3, 1), 2.0), torch.full((3, 1), -1.0), torch.tensor([0.0, 0.5, 1.0])
+    found = at_most_unit_slope_between(lambda rows: rows[:, 0] ** 2 / 2, real, drawn, u)  # slopes 1, 0.5 and 2
+    torch.testing.assert_close(found, torch.tensor([0.0, 0.0, 1.0]))
+    assert wasserstein_lp().penalty is at_most_unit_slope_between
 
 
 # --- the alternation ---
