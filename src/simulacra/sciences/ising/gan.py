@@ -21,7 +21,7 @@ from torch import Tensor
 
 from simulacra.descent import Descent
 from simulacra.evidence import Figure
-from simulacra.families.gan import Game, Rules, non_saturating, paired, wasserstein
+from simulacra.families.gan import Game, Rules, non_saturating, paired, wasserstein, wasserstein_lp
 from simulacra.sciences.ising import data, statistics
 from simulacra.sciences.ising.data import Lattices
 from simulacra.sciences.ising.players import Convolving, Deconvolving, Judging, Resampling, majority_up, observables
@@ -40,7 +40,7 @@ class IsingRecipe(Recipe):
     judged: tuple[float, ...] = Field((2.0, 2.269185, 2.6), description="Temperatures of the verdict, trained on or not, in units J / kB.")
     judged_each: PositiveInt = Field(200, description="Held-out lattices simulated per judged temperature.")
     players: Literal["resampling", "dcgan"] = Field("resampling", description="Learned checkerboard rounds, or the paper's DCGAN.")
-    rules: Literal["paired", "wasserstein", "non-saturating"] = Field("wasserstein", description="What the players descend.")
+    rules: Literal["wasserstein", "wasserstein-lp", "paired", "non-saturating"] = Field("wasserstein", description="Losses of the players.")
     penalty: float = Field(10.0, ge=0, le=100, description="Weight of the penalty on the critic's slope; about 1 for the other rules.")
     penalised: PositiveInt = Field(32, description="Rows per step from which the penalty is estimated.")
     widths: tuple[PositiveInt, ...] = Field((32, 24, 16), description="Generator's feature maps at sides ..., side/4, side/2.")
@@ -49,7 +49,7 @@ class IsingRecipe(Recipe):
     filters: PositiveInt = Field(32, description="Feature maps of the DCGAN's widest level.")
     latent: PositiveInt = Field(100, description="Latent numbers of the DCGAN.")
     lr: float = Field(1e-3, gt=0, le=0.1, description="Adam's learning rate of the generator; falls to 0 on a half cosine.")
-    critic_lr: float = Field(2e-3, gt=0, le=0.1, description="Adam's learning rate of the critic; falls likewise.")
+    critic_lr: float = Field(2e-3, gt=0, le=0.1, description="Adam's learning rate of the critic; stays, or it would fall behind.")
     beta1: float = Field(0.0, ge=0, lt=1, description="Adam's memory of gradients; games oscillate with much of it.")
     beta2: float = Field(0.9, gt=0, lt=1, description="Adam's memory of squared gradients.")
     ema: float = Field(0.999, ge=0, lt=1, description="Memory of the running average of the generator that draws; 0: the last one draws.")
@@ -109,9 +109,9 @@ def build(recipe: IsingRecipe, train: Lattices) -> Game[Lattices]:
         generator = Resampling(recipe.side, recipe.widths, recipe.rounds)
         critic = Judging(*_units(train), recipe.critic_widths)
     return Game(
-        _descent(generator, recipe, recipe.lr, recipe.ema), _descent(critic, recipe, recipe.critic_lr), rules=rules_of(recipe),
-        latent=generator.latent, rows_of=_rows, samples_from=_lattices, view=_as_drawn if recipe.players == "dcgan" else majority_up,
-        critic_steps=recipe.critic_steps, penalised=recipe.penalised,
+        _descent(generator, recipe, recipe.lr, recipe.ema, recipe.steps), _descent(critic, recipe, recipe.critic_lr),
+        rules=rules_of(recipe), latent=generator.latent, rows_of=_rows, samples_from=_lattices,
+        view=_as_drawn if recipe.players == "dcgan" else majority_up, critic_steps=recipe.critic_steps, penalised=recipe.penalised,
     )  # fmt: skip
 
 
@@ -122,12 +122,12 @@ def _as_drawn(lattices: Tensor) -> Tensor:
 
 def rules_of(recipe: IsingRecipe) -> Rules:
     """The game that the recipe names, with its penalty."""
-    known = {"paired": paired, "wasserstein": wasserstein, "non-saturating": non_saturating}
+    known = {"paired": paired, "wasserstein": wasserstein, "wasserstein-lp": wasserstein_lp, "non-saturating": non_saturating}
     return known[recipe.rules](penalty=recipe.penalty)
 
 
-def _descent(player: torch.nn.Module, recipe: IsingRecipe, lr: float, ema: float = 0.0) -> Descent:
-    return Descent(player, lr=lr, betas=(recipe.beta1, recipe.beta2), ema=ema, warmup=min(100, recipe.steps // 10), horizon=recipe.steps)
+def _descent(player: torch.nn.Module, recipe: IsingRecipe, lr: float, ema: float = 0.0, horizon: int | None = None) -> Descent:
+    return Descent(player, lr=lr, betas=(recipe.beta1, recipe.beta2), ema=ema, warmup=min(100, recipe.steps // 10), horizon=horizon)
 
 
 def _rows(lattices: Lattices) -> tuple[Tensor, Tensor]:
@@ -173,7 +173,9 @@ LADDER = (
 )  # fmt: skip
 JUDGED = (2.0, 2.15, 2.269185, 2.45, 2.6)  # 2.15 and 2.45 are not on the ladder: the nearest rungs are 0.05 away
 
-laptop = IsingRecipe(temperatures=LADDER, each=2000, judged=JUDGED, judged_each=2000, draws=10_000, steps=6000, rounds=14)
+laptop = IsingRecipe(
+    temperatures=LADDER, each=2000, judged=JUDGED, judged_each=2000, draws=10_000, steps=5000, batch=192, critic_steps=3, rounds=14
+)
 quick = IsingRecipe(
     side=16, temperatures=(1.8, 2.0, 2.1, 2.2, 2.269185, 2.35, 2.45, 2.6, 2.8), each=400, judged=(2.0, 2.269185, 2.6), judged_each=200,
     widths=(24, 16), critic_widths=(32, 48), rounds=6, steps=400, draws=600, lr=2e-3, critic_lr=4e-3, ema=0.99,

@@ -246,6 +246,9 @@ class Judging(nn.Module):
         self.on_observables = nn.Sequential(
             nn.Linear(mean.shape[1] + 3, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 1)
         )
+        # A mean or a spread that is off at one temperature only is seen at once by weights that belong to that temperature.
+        self.on_rung = nn.Embedding(len(temperatures), 2 * mean.shape[1])
+        nn.init.zeros_(self.on_rung.weight)
 
     def forward(self, lattices: Tensor, temperature: Tensor) -> Tensor:
         known = couplings(temperature)
@@ -253,7 +256,8 @@ class Judging(nn.Module):
         seen = (observables(lattices) - self.mean[nearest]) / self.spread[nearest]
         maps = self.pooled(self._maps(lattices, known).mean((2, 3)))
         scores: Tensor = self.on_maps(torch.cat([F.leaky_relu(maps, 0.2), known], 1)) + self.on_observables(torch.cat([seen, known], 1))
-        return scores[:, 0]
+        at_rung: Tensor = (self.on_rung(nearest) * torch.cat([seen, seen.square() / 3], 1)).sum(1)
+        return scores[:, 0] + at_rung
 
     def _maps(self, lattices: Tensor, known: Tensor) -> Tensor:
         s = lattices[:, None]
