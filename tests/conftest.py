@@ -12,6 +12,12 @@ import torch
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_its_own(tmp_path_factory):
+    """Simulated lattices are remembered between runs; a test run neither reads nor writes what the user's runs left."""
+    os.environ["SIMULACRA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def data_folder():
     """The folder named by SIMULACRA_DATA; tests that need real data are skipped where it is not set."""

@@ -409,3 +409,18 @@ def test_pictures_show_up_and_down_in_two_colours() -> None:
     assert image.min() >= 0
     assert image.max() <= 1
     assert len(np.unique(image.reshape(-1, 3), axis=0)) == 2
+
+
+def test_simulated_lattices_are_remembered_and_a_damaged_memory_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMULACRA_CACHE", str(tmp_path / "cache"))
+    first = data.simulated(8, [2.0, 2.6], 5, seed=3)
+    assert torch.equal(first.spins, data.equilibrium(8, [2.0, 2.6], 5, seed=3).spins)
+    (kept,) = (tmp_path / "cache").glob("ising-*.npz")
+    monkeypatch.setattr(data, "equilibrium", lambda *a, **k: pytest.fail("made again though remembered"))
+    assert torch.equal(data.simulated(8, [2.0, 2.6], 5, seed=3).spins, first.spins)
+    monkeypatch.undo()
+    monkeypatch.setenv("SIMULACRA_CACHE", str(tmp_path / "cache"))
+    kept.write_bytes(kept.read_bytes()[:200])
+    assert torch.equal(data.simulated(8, [2.0, 2.6], 5, seed=3).spins, first.spins)
+    monkeypatch.setenv("SIMULACRA_CACHE", "/proc/nowhere")
+    assert torch.equal(data.simulated(8, [2.0, 2.6], 5, seed=3).spins, first.spins)

@@ -75,7 +75,7 @@ def load(recipe: IsingRecipe) -> Split[Lattices]:
         parts = data.divide(lattices, seed=recipe.seed)
         return Split(*parts, origin=f"{len(lattices)} lattices of side {lattices.side} from {recipe.data}", files=_sum_of(recipe.data))
     train, validation, held_out = (
-        data.equilibrium(recipe.side, temperatures, each, seed=recipe.seed + stream)
+        data.simulated(recipe.side, temperatures, each, seed=recipe.seed + stream)
         for temperatures, each, stream in (
             (recipe.temperatures, recipe.each, 0),
             (recipe.judged, min(recipe.judged_each, 100), VALIDATION),
