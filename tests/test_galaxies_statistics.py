@@ -224,8 +224,8 @@ def test_anomalies_change_every_image_and_stay_images(nature, name):
 
 def test_simulated_nature_is_loaded_in_three_parts():
     pytest.importorskip("galsim")
-    parts = data.load(data=None, side=32, colour=False, seed=1, simulated=30)
-    assert [len(p) for p in (parts.train, parts.validation, parts.held_out)] == [24, 3, 3]
+    parts = data.load(data=None, side=32, colour=False, seed=1, simulated=75)
+    assert [len(p) for p in (parts.train, parts.validation, parts.held_out)] == [42, 8, 25]
     assert parts.train.bands == 1
     assert "galsim" in parts.origin
 

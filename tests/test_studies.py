@@ -16,8 +16,13 @@ from simulacra.training import Outcome
 NAMES = study.names()
 
 
+SMALLER = {"draws": 120, "simulated": 600}  # for whichever recipe has the field: data enough for a verdict, made in seconds
+
+
 def quick(name, **changes):
-    return study.find(name).recipes["quick"].model_copy(update={"draws": 120, **changes})
+    recipe = study.find(name).recipes["quick"]
+    smaller = {field: value for field, value in SMALLER.items() if field in type(recipe).model_fields}
+    return recipe.model_copy(update=smaller | changes)
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -23,7 +23,7 @@ from simulacra.study import Learner, Noise, Recipe, Refused, Samples, Split, Stu
 from simulacra.training import Outcome, StopRequested, device_of, fit, stopping_at_once
 
 BLOCK = 64  # rows drawn together, always at the same places: row i does not depend on how many are asked for
-SHOWN = 32  # pictures of nature and of drawn samples in a report
+SHOWN = 12  # pictures of each side in a report: as many as the summary has room for, over all conditions
 
 Watch = Callable[[int, Mapping[str, float], float], None]
 Say = Callable[[str], None]
