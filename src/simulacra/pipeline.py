@@ -35,6 +35,8 @@ def run(
 ) -> tuple[Run, Outcome]:  # fmt: skip
     """Do everything that `recipe` asks, in the new folder `out`. Raises Refused for input that cannot be used."""
     study.find(name)
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
     folder = Run.create(out, study=name, name=recipe_name, recipe=recipe)
     try:
         with folder.alone():

@@ -38,6 +38,7 @@ class Recipe(BaseModel):
     batch: PositiveInt = Field(64, description="Samples per step.")
     draws: PositiveInt = Field(1000, description="Samples drawn at the end for the verdict, at most one per held-out row.")
     data: Path | None = Field(None, description="Your own data (see `simulacra show` for formats); without it, simulated.")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: as many as torch takes. Small networks gain nothing from more.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute; auto takes a GPU if there is one.")
 
 
