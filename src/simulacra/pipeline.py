@@ -193,14 +193,14 @@ def write_report(folder: Run) -> Path:
     asked, recipe = recipe_of(folder)
     about = folder.about()
     nature, drawn = (folder.path / "drawn" / f for f in ("nature.npz", "samples.npz"))
-    evidence = folder.evidence()
+    evidence, shown = folder.evidence(), asked.read(nature)
     lock = folder.read_json("data.lock")
     page = report.Page(
         title=asked.title, study=about["study"], source=asked.source, recipe_name=about["name"], recipe=about["recipe"],
         recipe_about={name: field.description or "" for name, field in type(recipe).model_fields.items()},
         evidence=evidence, history=folder.history(), environment=folder.read_json("environment.json"),
         origin=lock["origin"], files=lock["files"], rejected=lock["rejected"], seconds=folder.seconds(),
-        **_pictures(asked, asked.read(nature), spread(asked.read(drawn), SHOWN)), figures=folder.figures(),
+        **_pictures(asked, shown, spread(asked.read(drawn), len(shown))), figures=folder.figures(),
         command=f"simulacra run {about['study']} --recipe {about['name']} {_changed(asked, about)}".strip(), citation=asked.citation,
     )  # fmt: skip
     path = folder.path / "report.html"

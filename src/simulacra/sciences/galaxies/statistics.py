@@ -420,7 +420,7 @@ def _joint() -> list[Statistic[_Sheet]]:
         ),
         ("energy distance", "Energy distance of the feature vectors.", distance.energy, "mean galaxy", True),
         ("coverage (share missed)", "Share of nature that no drawn image comes near.", distance.missed, "mean galaxy", False),
-        ("precision (share outside nature)", "Share of drawn images outside nature.", distance.unlikely, "shuffled pixels", False),
+        ("precision (share outside)", "Share of drawn images outside nature.", distance.unlikely, "shuffled pixels", False),
     )
     grid = np.linspace(0, 10, 41)
     return [

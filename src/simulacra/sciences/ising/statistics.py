@@ -423,7 +423,7 @@ def _all_features(*, ladder: bool) -> list[Statistic[Observed]]:
                   distance.neighbour_test, True),
         statistic("energy distance of features", "Szekely and Rizzo's energy distance within temperatures.", distance.energy, True),
         statistic("coverage (share missed)", "Share of nature that no drawn lattice comes near.", distance.missed, False),
-        statistic("precision (share outside nature)", "Share of drawn lattices near no lattice of nature.", distance.unlikely, False),
+        statistic("precision (share outside)", "Share of drawn lattices near no lattice of nature.", distance.unlikely, False),
     ]  # fmt: skip
 
 
