@@ -151,7 +151,7 @@ def ask(recipe: IsingRecipe, n: int, conditions: Mapping[str, str]) -> Lattices:
     """A template of n lattices at the asked `temperature` (default T_c), or spread over several separated by commas."""
     unknown = set(conditions) - {"temperature"}
     if unknown:
-        raise Refused(f"Ising lattices are drawn under a temperature, not under {', '.join(sorted(unknown))}; e.g. --condition temperature=2.3")
+        raise Refused(f"Ising lattices are drawn under a temperature, not under {', '.join(sorted(unknown))}; --condition temperature=2.3")
     try:
         asked = [float(t) for t in conditions.get("temperature", f"{data.CRITICAL:.6f}").split(",")]
     except ValueError:
