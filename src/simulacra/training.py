@@ -20,8 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from simulacra.descent import Descent as Descent
-from simulacra.descent import under as under
 from simulacra.runs import Run
 from simulacra.study import Learner, Refused, Samples
 
