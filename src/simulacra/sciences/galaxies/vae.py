@@ -417,7 +417,7 @@ study = Study(
     },
     expect={
         "quick": "about 50 s of processor time on one core",
-        "laptop": "37 min on one thread of a busy 2-core machine with 7,500 training images; from the time per step, half of that on a free core (not run)",
+        "laptop": "37 min on one thread of a busy 2-core machine with 7,500 training images; half that on a free core (extrapolated)",
         "paper": "1 s per step on one core, so about 6 hours (extrapolated, not run to the end)",
     },
     load=load,
