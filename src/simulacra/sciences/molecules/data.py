@@ -1,42 +1,30 @@
-"""Molecules as tensors, and QM9: where they come from and how the bonds of a geometry are known.
+"""Molecules as tensors: the data type, single molecules, RDKit's form of them, and what follows from a geometry.
 
-A sample of nature is one molecule in one conformation. QM9 (Ramakrishnan et al. 2014, Sci. Data 1:140022) holds 133,885 molecules
-of up to nine heavy atoms, relaxed with B3LYP/6-31G(2df,p). Its geometries carry no bonds; they are taken from the SMILES of the
-same record, laid onto the geometry by matching heavy atoms with their hydrogen counts (`bonds_from_smiles`), so no bond is guessed
-from a distance alone. Records where geometry and SMILES tell two molecules are set aside and counted.
+A sample of nature is one molecule in one conformation. Where nature comes from stands next door: `simulate.py` (an enumerated
+family with force-field geometries, embedded), `qm9.py` (the public original) and `formats.py` (files that others wrote).
 
 Needs rdkit: pip install "simulacra[chem]".
 """
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import gzip
-import hashlib
-import io
-import itertools
-import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pooch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simulacra import __version__
-from simulacra.runs import sha256, write_atomically
-from simulacra.study import Refused, Samples, Split
+from simulacra.study import Refused, Samples
 
 SYMBOLS = (
-    "*", "H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca", "Sc", "Ti", "V", "Cr",
-    "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Ga", "Ge", "As", "Se", "Br", "Kr", "Rb", "Sr", "Y", "Zr", "Nb", "Mo", "Tc", "Ru", "Rh", "Pd", "Ag",
-    "Cd", "In", "Sn", "Sb", "Te", "I",
+    "*", "H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca", "Sc", "Ti", "V",
+    "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Ga", "Ge", "As", "Se", "Br", "Kr", "Rb", "Sr", "Y", "Zr", "Nb", "Mo",
+    "Tc", "Ru", "Rh", "Pd", "Ag", "Cd", "In", "Sn", "Sb", "Te", "I",
 )  # fmt: skip
 ATOMIC_NUMBER = {symbol: number for number, symbol in enumerate(SYMBOLS)}
 BONDS = ("none", "single", "double", "triple", "aromatic")  # index = value in Molecules.bonds
@@ -47,7 +35,8 @@ UNITS = {
     "radius_of_gyration": "Angstrom", "inertia_a": "u Angstrom^2", "inertia_b": "u Angstrom^2", "inertia_c": "u Angstrom^2",
 }  # fmt: skip
 ELEMENT_GIVEN, POSITION_GIVEN = 1, 2  # values of Molecules.given
-HELD_OUT = 15_000  # molecules of QM9's validation part that are kept to judge with
+COVALENT_RADIUS = {1: 0.31, 5: 0.84, 6: 0.76, 7: 0.71, 8: 0.66, 9: 0.57, 14: 1.11, 15: 1.07, 16: 1.05, 17: 1.02, 35: 1.20, 53: 1.39}
+# Cordero et al. 2008, Dalton Trans. 2832, Angstrom
 
 
 @dataclass(frozen=True)
@@ -79,7 +68,8 @@ class Molecules(Samples):
         n, atoms = self.numbers.shape
         expected = {
             "numbers": ((n, atoms), torch.uint8), "positions": ((n, atoms, 3), torch.float32), "charges": ((n, atoms), torch.int8),
-            "bonds": ((n, atoms, atoms), torch.int8), "properties": ((n, len(PROPERTIES)), torch.float32), "given": ((n, atoms), torch.uint8),
+            "bonds": ((n, atoms, atoms), torch.int8), "properties": ((n, len(PROPERTIES)), torch.float32),
+            "given": ((n, atoms), torch.uint8),
         }  # fmt: skip
         for name, value in self.fields().items():
             if (tuple(value.shape), value.dtype) != expected[name]:
@@ -172,7 +162,7 @@ def to_rdkit(molecule: Molecule) -> Any:
 
     if molecule.bonds is None:
         raise Refused("the bonds of this molecule are not known; perceive them first (perception.py)")
-    orders = (None, Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE, Chem.BondType.AROMATIC)
+    orders = (Chem.BondType.ZERO, Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE, Chem.BondType.AROMATIC)
     made = Chem.RWMol()
     for number, charge in zip(molecule.numbers.tolist(), molecule.charges.tolist(), strict=True):
         atom = Chem.Atom(number)
@@ -246,90 +236,7 @@ def geometric_properties(numbers: NDArray[np.uint8], positions: NDArray[np.float
     return values
 
 
-# ------------------------------------------------------------------------------------------- bonds of a geometry from its SMILES
-
-
-class Mismatch(ValueError):
-    """A geometry and a SMILES that tell two different molecules."""
-
-
-COVALENT_RADIUS = {1: 0.31, 5: 0.84, 6: 0.76, 7: 0.71, 8: 0.66, 9: 0.57, 14: 1.11, 15: 1.07, 16: 1.05, 17: 1.02, 35: 1.20, 53: 1.39}
-# Cordero et al. 2008, Dalton Trans. 2832, Angstrom
-
-
-def bonds_from_smiles(numbers: NDArray[np.uint8], positions: NDArray[np.float32], smiles: str) -> Molecule:
-    """Geometry (atoms,), (atoms, 3) with the bonds and charges of `smiles`.
-
-    Atoms closer than 1.3 times the sum of their covalent radii may be bonded (across a small cage they need not be), those closer
-    than 1.1 times must be; each hydrogen belongs to its nearest heavy atom. The heavy atoms of the SMILES, with their hydrogen counts, are matched onto this graph. Of several matches (a ring where
-    double bonds can sit in two places) the one whose bond orders fit the distances best is taken: short bonds are the high ones.
-    Raises Mismatch where there is none.
-    """
-    from rdkit import Chem
-
-    template = Chem.MolFromSmiles(smiles)
-    if template is None:
-        raise Mismatch(f"SMILES {smiles} does not sanitise")
-    heavy = np.flatnonzero(numbers > 1)
-    distance = np.linalg.norm(positions[:, None] - positions[None], axis=2)
-    owner, hydrogens = _hydrogen_owners(numbers, distance, heavy)
-    target = Chem.RWMol()
-    for i in heavy:
-        atom = Chem.Atom(int(numbers[i]))
-        atom.SetIsotope(1 + int(hydrogens[i]))
-        atom.SetNoImplicit(True)
-        target.AddAtom(atom)
-    reach = np.array([COVALENT_RADIUS[int(z)] for z in numbers[heavy]])
-    near = distance[np.ix_(heavy, heavy)] < 1.3 * (reach[:, None] + reach[None])
-    for a, b in zip(*np.nonzero(np.triu(near, 1)), strict=True):
-        target.AddBond(int(a), int(b), Chem.BondType.SINGLE)
-    query = Chem.RWMol()
-    for atom in template.GetAtoms():
-        copy = Chem.Atom(atom.GetAtomicNum())
-        copy.SetIsotope(1 + atom.GetTotalNumHs())
-        copy.SetNoImplicit(True)
-        query.AddAtom(copy)
-    for bond in template.GetBonds():
-        query.AddBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), Chem.BondType.SINGLE)
-    if query.GetNumAtoms() != len(heavy):
-        raise Mismatch(f"SMILES {smiles} has {query.GetNumAtoms()} heavy atoms, the geometry {len(heavy)}")
-    matches = target.GetSubstructMatches(query, uniquify=False, maxMatches=256)
-    if not matches:
-        raise Mismatch(f"the atoms of SMILES {smiles} cannot be laid onto the geometry")
-    order = {Chem.BondType.SINGLE: 1, Chem.BondType.DOUBLE: 2, Chem.BondType.TRIPLE: 3, Chem.BondType.AROMATIC: 4}
-    ends = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx(), order[b.GetBondType()]) for b in template.GetBonds()]
-    weight = np.array([0.0, 1.0, 2.0, 3.0, 1.5])
-    best = min(matches, key=lambda m: sum(weight[o] * distance[heavy[m[a]], heavy[m[b]]] for a, b, o in ends))
-    bonds = np.zeros((len(numbers), len(numbers)), np.int8)
-    for a, b, o in ends:
-        i, j = heavy[best[a]], heavy[best[b]]
-        bonds[i, j] = bonds[j, i] = o
-    certain = distance[np.ix_(heavy, heavy)] < 1.1 * (reach[:, None] + reach[None])
-    if (np.triu(certain, 1) & (bonds[np.ix_(heavy, heavy)] == 0)).any():
-        raise Mismatch(f"two atoms that SMILES {smiles} does not join are at the distance of a bond")
-    for h, i in owner.items():
-        bonds[i, h] = bonds[h, i] = 1
-    charges = np.zeros(len(numbers), np.int8)
-    for atom in template.GetAtoms():
-        charges[heavy[best[atom.GetIdx()]]] = atom.GetFormalCharge()
-    return Molecule(numbers, positions, charges, bonds)
-
-
-def _hydrogen_owners(numbers: Any, distance: Any, heavy: Any) -> tuple[dict[int, int], Any]:
-    counts = np.zeros(len(numbers), int)
-    owner = {}
-    for h in np.flatnonzero(numbers == 1):
-        if not len(heavy):
-            raise Mismatch("a molecule of hydrogen only")
-        i = int(heavy[distance[h, heavy].argmin()])
-        if distance[h, i] > 1.3 * (COVALENT_RADIUS[1] + COVALENT_RADIUS[int(numbers[i])]):
-            raise Mismatch("a hydrogen is bonded to no heavy atom")
-        owner[int(h)] = i
-        counts[i] += 1
-    return owner, counts
-
-
-# -------------------------------------------------------------------------------------------------------------- QM9
+# ------------------------------------------------------------------------------------------------------- geometries alone
 
 
 def read_geometries(path: Path) -> dict[str, NDArray[Any]]:
@@ -347,86 +254,3 @@ def read_geometries(path: Path) -> dict[str, NDArray[Any]]:
     if not total == len(found["positions"]) == len(found["atomic_numbers"]):
         raise Refused(f"{path}: n_atoms adds up to {total}, but there are {len(found['positions'])} positions")
     return found
-
-
-def qm9(geometry: Path, smiles: Path, *, say: Callable[[str], None] = lambda line: None) -> tuple[Molecules, NDArray[Any], list[str]]:
-    """QM9 with bonds: molecules, their index and part (0 train, 1 validation), and one line per record that was set aside.
-
-    Matching takes two minutes; the outcome is remembered in the user's cache folder (SIMULACRA_CACHE), keyed by both files.
-    """
-    arrays = read_geometries(geometry)
-    with gzip.open(smiles, "rt", encoding="utf-8", newline="") as lines:
-        known = {int(row["index"]): row["smiles"] for row in csv.DictReader(lines)}
-    key = hashlib.sha256(f"{__version__} 2 {sha256(geometry)} {sha256(smiles)}".encode()).hexdigest()[:32]
-    path = Path(os.environ.get("SIMULACRA_CACHE") or pooch.os_cache("simulacra")) / f"qm9-{key}.npz"
-    fields, which, rejected = _remembered(path) or _matched(arrays, known, path)
-    kept = np.column_stack([arrays["index"][which], arrays["split"][which]])
-    return Molecules(**{k: torch.from_numpy(v) for k, v in fields.items()}), kept, rejected
-
-
-def _matched(arrays: Mapping[str, Any], known: Mapping[int, str], path: Path) -> tuple[dict[str, Any], Any, list[str]]:
-    ends = np.cumsum(arrays["n_atoms"], dtype=np.int64)
-    molecules, which, rejected = [], [], []
-    for row, (stop, size) in enumerate(zip(ends, arrays["n_atoms"], strict=True)):
-        part = slice(int(stop) - int(size), int(stop))
-        name = int(arrays["index"][row])
-        try:
-            if name not in known:
-                raise Mismatch("no SMILES is known")
-            molecules.append(bonds_from_smiles(arrays["atomic_numbers"][part], arrays["positions"][part], known[name]))
-            which.append(row)
-        except Mismatch as reason:
-            rejected.append(f"QM9 record {name}: {reason}")
-    fields = {k: v.numpy() for k, v in stacked(molecules).fields().items()}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, which=np.array(which), rejected=np.array(rejected, str), **fields)
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, buffer.getvalue())
-    return fields, np.array(which), rejected
-
-
-def _remembered(path: Path) -> tuple[dict[str, Any], Any, list[str]] | None:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-        which, rejected = found.pop("which"), found.pop("rejected")
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None
-    return found, which, rejected.tolist()
-
-
-def qm9_split(folder: Path) -> Split[Molecules]:
-    """QM9 from a folder with qm9_geometry.npz and qm9_smiles.csv.gz, in the parts of Hoogeboom et al. (2022) as far as the files
-    hold them: their training part trains; of their validation part 15,000 are held out to judge with, the rest validates."""
-    geometry, smiles = folder / "qm9_geometry.npz", folder / "qm9_smiles.csv.gz"
-    molecules, kept, rejected = qm9(geometry, smiles)
-    molecules = with_labels(molecules, kept[:, 0], folder)
-    train = np.flatnonzero(kept[:, 1] == 0)
-    rest = np.random.default_rng(0).permutation(np.flatnonzero(kept[:, 1] == 1))
-    held_out, validation = np.sort(rest[:HELD_OUT]), np.sort(rest[HELD_OUT:])
-    origin = f"QM9 (B3LYP geometries): {len(train):,} to train, {len(validation):,} to validate, {len(held_out):,} held out"
-    files = {str(path.name): sha256(path) for path in (geometry, smiles)}
-    return Split(*(molecules[torch.from_numpy(rows)] for rows in (train, validation, held_out)), origin, files, rejected)
-
-
-LABELS = {"alpha": "alpha", "homo": "homo", "lumo": "lumo", "gap": "gap", "mu": "mu", "cv": "cv"}
-HARTREE = 27.211386245988  # eV, CODATA 2018
-
-
-def with_labels(molecules: Molecules, index: NDArray[Any], folder: Path) -> Molecules:
-    """QM9's computed properties where the folder has them (3,000 molecules, and the gap of 26,125), joined by record number."""
-    place = {int(name): row for row, name in enumerate(index)}
-    values = molecules.properties.clone()
-    for name, scale in (("qm9_gap_eV.csv.gz", {}), ("qm9_properties_3000.csv.gz", {"homo": HARTREE, "lumo": HARTREE, "gap": HARTREE})):
-        if not (folder / name).exists():
-            continue
-        with gzip.open(folder / name, "rt", encoding="utf-8", newline="") as lines:
-            for record in csv.DictReader(lines):
-                row = place.get(int(record["index"]))
-                if row is None:
-                    continue
-                columns = {"gap": record["gap_eV"]} if "gap_eV" in record else {k: record[v] for k, v in LABELS.items()}
-                for label, value in columns.items():
-                    values[row, PROPERTIES.index(label)] = float(value) * scale.get(label, 1.0)
-    return Molecules(**{**molecules.fields(), "properties": values})
