@@ -36,10 +36,23 @@ class Recipe(BaseModel):
     seed: int = Field(0, ge=0, lt=2**31, description="Root of all random numbers: data order, noise, initial weights.")
     steps: PositiveInt = Field(1000, description="Moves forward of the learner; one batch each.")
     batch: PositiveInt = Field(64, description="Samples per step.")
-    draws: PositiveInt = Field(1000, description="Samples drawn at the end for the verdict, at most one per held-out row.")
+    draws: PositiveInt = Field(
+        1000, description="Samples drawn at the end for the verdict, at most one per held-out row.", json_schema_extra={"drawing": True}
+    )
     data: Path | None = Field(None, description="Your own data (see `simulacra show` for formats); without it, simulated.")
-    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: as many as torch takes. Small networks gain nothing from more.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute; auto takes a GPU if there is one.")
+    threads: int = Field(
+        0, ge=0, le=1024, description="CPU threads; 0: as many as torch takes. Small networks gain nothing from more.",
+        json_schema_extra={"drawing": True},
+    )  # fmt: skip
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where to compute; auto takes a GPU if there is one.", json_schema_extra={"drawing": True}
+    )
+
+    @classmethod
+    def of_drawing(cls) -> list[str]:
+        """Fields that may be changed when a trained run is drawn from: those declared with json_schema_extra={"drawing": True}."""
+        extra = {name: field.json_schema_extra for name, field in cls.model_fields.items()}
+        return [name for name, more in extra.items() if isinstance(more, dict) and more.get("drawing")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +186,24 @@ class Scores(Protocol):
         ...
 
 
+@runtime_checkable
+class Traces(Protocol):
+    """A learner that can show how a draw comes about: the command line makes a movie of it, and the report shows one."""
+
+    def trace(self, like: Any, noise: Noise, frames: int) -> Sequence[Any]:
+        """`frames` samples with one row per row of `like`: the first is noise, the last is what `draw` gives."""
+        ...
+
+
+@runtime_checkable
+class Ships(Protocol):
+    """A learner that needs less to draw than to go on learning: optimiser states and critics need not travel."""
+
+    def to_ship(self) -> dict[str, Tensor]:
+        """The part of the state from which `Study.restore` makes a learner that draws."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Study(Generic[R, S]):
     """One system that can be run: data, learner, judge and recipes."""
@@ -192,6 +223,12 @@ class Study(Generic[R, S]):
     caption: Callable[[S], Sequence[str]] | None = None  # condition of each row in words, e.g. "T = 2.27"
     examine: Callable[[Any, Split[S], int], tuple[list[Finding], list[Check]]] | None = None  # what a learner's powers are worth
     figures: Callable[[Any, Split[S], int], list[Figure]] | None = None  # further pictures for the report
+    restore: Callable[[R, Mapping[str, Tensor]], Learner[S]] | None = None  # a learner that draws, from its state or `to_ship` alone
+    conditions: Mapping[str, str] | None = None  # what `ask` takes: name -> what it means; None: `ask` alone knows
+    formats: Sequence[str] = ()  # endings that `export` writes, e.g. ".sdf"
+    export: Callable[[S, Path, Path | None], None] | None = None  # samples, file to write, file of known ones to compare them with
+    summary: Callable[[S, S], Sequence[str]] | None = None  # template that was asked for, what was drawn -> lines: what was achieved
+    models: Callable[[S], Sequence[str]] | None = None  # rows as text of one SDF or XYZ record each, for the viewer in the report
     citation: str = ""  # BibTeX of the paper
 
 
