@@ -178,6 +178,12 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
+def _end_after(seconds: float) -> None:
+    """Let the system end this process after so long (0: never), so that a stuck worker does not outlive whoever asked."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
 def main() -> None:
     """Answer questions from standard input on standard output until it closes."""
     from rdkit import rdBase
@@ -188,12 +194,12 @@ def main() -> None:
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         question = json.loads(line)
-        if hasattr(signal, "setitimer"):  # the system ends a worker that outlives whoever asked
-            signal.setitimer(signal.ITIMER_REAL, question["seconds"] + 1)
+        _end_after(question["seconds"] + 1)
         try:
             answer = TASKS[question["task"]](question)
         except Exception as error:  # whatever a library raises is this molecule's reason, not the end of the others
             answer = {"failed": (str(error).strip() or type(error).__name__).splitlines()[0]}
+        _end_after(0)
         print(json.dumps(answer), file=answers, flush=True)
 
 
