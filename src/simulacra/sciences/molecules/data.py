@@ -8,18 +8,22 @@ Needs rdkit: pip install "simulacra[chem]".
 
 from __future__ import annotations
 
+import hashlib
+import math
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simulacra.study import Refused, Samples
+from simulacra.runs import sha256
+from simulacra.study import Refused, Samples, Split
 
 SYMBOLS = (
     "*", "H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca", "Sc", "Ti", "V",
@@ -35,6 +39,7 @@ UNITS = {
     "radius_of_gyration": "Angstrom", "inertia_a": "u Angstrom^2", "inertia_b": "u Angstrom^2", "inertia_c": "u Angstrom^2",
 }  # fmt: skip
 ELEMENT_GIVEN, POSITION_GIVEN = 1, 2  # values of Molecules.given
+LARGEST_ARRAY = 8_000_000_000  # bytes of one array in a file
 COVALENT_RADIUS = {1: 0.31, 5: 0.84, 6: 0.76, 7: 0.71, 8: 0.66, 9: 0.57, 14: 1.11, 15: 1.07, 16: 1.05, 17: 1.02, 35: 1.20, 53: 1.39}
 # Cordero et al. 2008, Dalton Trans. 2832, Angstrom
 
@@ -236,21 +241,145 @@ def geometric_properties(numbers: NDArray[np.uint8], positions: NDArray[np.float
     return values
 
 
+# -------------------------------------------------------------------------------------------------------- where nature comes from
+
+
+def load(*, data: Path | None, seed: int, simulated: int, hydrogens: bool = True) -> Split[Molecules]:
+    """Nature in three parts that share no molecule.
+
+    Without `data`: `simulated` molecules made by rule (`simulate.py`). A folder with qm9_geometry.npz and qm9_smiles.csv.gz: QM9.
+    A file: its molecules (`formats.py`); `hydrogens` that an SDF leaves out are added. Files and simulated molecules are divided
+    80 : 10 : 10 by a hash of their connectivity, so that conformers of one molecule stay together.
+    """
+    if data is None:
+        from simulacra.sciences.molecules import simulate
+
+        molecules = simulate.simulated(simulated, seed=seed)
+        origin = f"{simulated:,} molecules of an enumerated family of C, H, N, O, conformers by ETKDG and MMFF94 (simulated, seed {seed})"
+        digest = hashlib.sha256(molecules.numbers.numpy().tobytes() + molecules.positions.numpy().tobytes()).hexdigest()
+        return _divided(molecules, origin, {f"simulated({simulated}, seed={seed})": digest}, [])
+    path = Path(data)
+    if path.is_dir():
+        return _from_folder(path)
+    from simulacra.sciences.molecules import formats
+
+    reading = formats.read_and_tell(path, seed=seed, hydrogens=hydrogens)
+    origin = "; ".join([f"{path.name}: {len(reading.molecules):,} molecules", *reading.remarks])
+    return _divided(reading.molecules, origin, {str(path): sha256(path)}, reading.rejected)
+
+
+def _from_folder(path: Path) -> Split[Molecules]:
+    missing = [name for name in ("qm9_geometry.npz", "qm9_smiles.csv.gz") if not (path / name).is_file()]
+    if missing:
+        raise Refused(f"{path} lacks {' and '.join(missing)}; expected a folder that holds QM9, or a file (.sdf, .xyz, .smi, .csv, .npz)")
+    from simulacra.sciences.molecules import qm9
+
+    return qm9.qm9_split(path)
+
+
+def _divided(molecules: Molecules, origin: str, files: Mapping[str, str], rejected: Sequence[str]) -> Split[Molecules]:
+    rows = divide(molecules)
+    train, validation, held_out = (molecules[torch.from_numpy(part)].trimmed() for part in rows)
+    sizes = f"{len(train):,} to train, {len(validation):,} to validate, {len(held_out):,} held out, by hash of the molecule"
+    return Split(train, validation, held_out, f"{origin}; {sizes}", files, rejected)
+
+
+def divide(molecules: Molecules) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Rows to train (80 % of the different molecules), to validate and to hold out (10 % each), by the order of a hash of their
+    `connectivity`: the same molecule is never on two sides. Raises Refused where fewer than ten differ."""
+    names = connectivity(molecules)
+    order = sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).digest())
+    if len(order) < 10:
+        raise Refused(f"{len(names):,} conformations of {len(order)} different molecules; ten or more are needed to learn and to judge")
+    place = {name: i / len(order) for i, name in enumerate(order)}
+    share = np.array([place[name] for name in names])
+    return np.flatnonzero(share < 0.8), np.flatnonzero((share >= 0.8) & (share < 0.9)), np.flatnonzero(share >= 0.9)
+
+
+def connectivity(molecules: Molecules) -> list[str]:
+    """What makes two rows one molecule: the canonical SMILES of atoms and who is bonded to whom, without bond orders, charges and
+    stereo (so resonance forms, and the enantiomers and conformers of a molecule, are equal). Where bonds are not known, atoms closer
+    than 1.3 times the sum of their covalent radii count as bonded."""
+    from rdkit import Chem
+
+    table = Chem.GetPeriodicTable()
+    radius = np.array([COVALENT_RADIUS.get(z, table.GetRcovalent(z)) for z in range(len(SYMBOLS))])
+    found = []
+    for molecule in unstacked(molecules):
+        if molecule.bonds is None:
+            reach = radius[molecule.numbers]
+            distance = np.linalg.norm(molecule.positions[:, None] - molecule.positions[None], axis=2)
+            joined = distance < 1.3 * (reach[:, None] + reach[None])
+        else:
+            joined = molecule.bonds > 0
+        found.append(_skeleton(molecule.numbers, joined))
+    return found
+
+
+def _skeleton(numbers: NDArray[np.uint8], joined: NDArray[np.bool_]) -> str:
+    """Canonical SMILES of heavy atoms with their hydrogen counts as isotopes, all bonds single."""
+    from rdkit import Chem
+
+    heavy = np.flatnonzero(numbers > 1) if (numbers > 1).any() else np.arange(len(numbers))
+    hydrogens = joined[:, numbers == 1].sum(1)
+    graph = Chem.RWMol()
+    for i in heavy.tolist():
+        atom = Chem.Atom(int(numbers[i]))
+        atom.SetIsotope(int(hydrogens[i]))
+        atom.SetNoImplicit(True)
+        graph.AddAtom(atom)
+    for a, b in zip(*np.nonzero(np.triu(joined[np.ix_(heavy, heavy)], 1)), strict=True):
+        graph.AddBond(int(a), int(b), Chem.BondType.SINGLE)
+    smiles: str = Chem.MolToSmiles(graph)
+    return smiles
+
+
 # ------------------------------------------------------------------------------------------------------- geometries alone
 
 
 def read_geometries(path: Path) -> dict[str, NDArray[Any]]:
     """Arrays of a geometry npz: positions (atoms of all molecules, 3) in Angstrom, atomic_numbers, n_atoms per molecule, and index
     and split where it has them. Raises Refused where they do not fit together."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise Refused(f"{path} is not a readable npz file: {error}") from error
+    found = arrays(path)
     missing = {"positions", "atomic_numbers", "n_atoms"} - found.keys()
     if missing:
         raise Refused(f"{path} lacks {', '.join(sorted(missing))}; expected positions, atomic_numbers, n_atoms (concatenated molecules)")
-    total = int(found["n_atoms"].sum(dtype=np.int64))
-    if not total == len(found["positions"]) == len(found["atomic_numbers"]):
-        raise Refused(f"{path}: n_atoms adds up to {total}, but there are {len(found['positions'])} positions")
+    counts, numbers, positions = found["n_atoms"], found["atomic_numbers"], found["positions"]
+    for name in ("n_atoms", "atomic_numbers"):
+        if found[name].ndim != 1 or found[name].dtype.kind not in "iu" or (found[name].astype(np.int64) < 0).any():
+            raise Refused(f"{path}: {name} has shape {found[name].shape} and type {found[name].dtype}; expected counting numbers (n,)")
+    if positions.ndim != 2 or positions.shape[1] != 3 or positions.dtype.kind != "f":
+        raise Refused(f"{path}: positions have shape {positions.shape} and type {positions.dtype}; expected real numbers (atoms, 3)")
+    total = int(counts.sum(dtype=np.int64))
+    if not total == len(positions) == len(numbers):
+        raise Refused(f"{path}: n_atoms adds up to {total}, but there are {len(positions)} positions and {len(numbers)} atomic_numbers")
     return found
+
+
+def arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an npz file. Their headers are examined before anything is allocated, and nothing is unpickled.
+    Raises Refused where the file is damaged or holds anything but numbers and text."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                with archive.open(entry) as file:
+                    _examine(f"{path}: array {entry.filename.removesuffix('.npy')}", file, entry.file_size)
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except Refused:
+        raise
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, KeyError, MemoryError) as error:
+        raise Refused(f"{path} is not a complete npz file ({error}); it may be cut off: copy or write it again") from error
+
+
+def _examine(what: str, file: IO[bytes], size: int) -> None:
+    version = np.lib.format.read_magic(file)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, kind = header(file)
+    if kind.kind not in "iufbU":
+        raise Refused(f"{what} is of type {kind}; expected numbers (objects are never unpickled)")
+    claimed = math.prod(shape) * kind.itemsize
+    if claimed > LARGEST_ARRAY:
+        raise Refused(f"{what} claims {claimed / 1e9:.1f} GB; at most {LARGEST_ARRAY / 1e9:.0f} GB are read, so split the file")
+    if size - file.tell() < claimed:
+        raise Refused(f"{what} claims shape {shape}, but its numbers are cut off")
