@@ -21,7 +21,7 @@ from simulacra.sciences.molecules.data import Molecules, to_rdkit, unstacked
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-ORDERS = np.array([0.0, 1.0, 2.0, 3.0, 1.5])  # electrons pairs of data.BONDS
+ORDERS = np.array([0.0, 1.0, 2.0, 3.0, 1.5])  # electron pairs of data.BONDS
 RINGS = ("3", "4", "5", "6", "7 and more")  # atoms per ring
 CROWDED = 20  # independent rings beyond which no ring is looked for: overlapping atoms, whose rings are triangles
 
@@ -69,7 +69,7 @@ class Graph:
 def read_graphs(molecules: Molecules) -> Graph:
     """Graphs of molecules whose bonds are known (else Refused)."""
     singles = unstacked(molecules)
-    bonds = molecules.bonds.cpu().numpy().copy()
+    bonds = molecules.bonds.numpy().copy()
     n = len(singles)
     sanitises = np.zeros(n, bool)
     rings, groups = np.zeros((n, len(RINGS)), np.int64), np.zeros((n, len(GROUPS)), np.int64)
@@ -231,16 +231,16 @@ def closest_contact(numbers: NDArray[np.uint8], positions: Array, bonds: NDArray
 
 
 def coulomb_spectrum(numbers: NDArray[np.uint8], positions: Array, width: int) -> Array:
-    """Eigenvalues of the Coulomb matrix (Rupp et al. 2012, Phys. Rev. Lett. 108:058301), by descending magnitude, padded with
-    zeros to (n, width). In atomic units, with 0.5 Z^2.4 on the diagonal. The same for all rotations, mirror images and orders of
-    atoms, and different for all others in practice. Atoms nearer than 0.1 Angstrom count as being 0.1 apart."""
+    """Eigenvalues of the Coulomb matrix of the heavy atoms (Rupp et al. 2012, Phys. Rev. Lett. 108:058301), by descending
+    magnitude, padded with zeros to (n, width). In atomic units, with 0.5 Z^2.4 on the diagonal. The same for all rotations, mirror
+    images and orders of atoms, and different for all others in practice. Atoms nearer than 0.1 Angstrom count as being 0.1 apart."""
     found = np.zeros((len(numbers), width))
-    counts = (numbers > 0).sum(1)
+    counts = (numbers > 1).sum(1)
     for size in np.unique(counts[counts > 0]):
         rows = np.flatnonzero(counts == size)
         z, x = numbers[rows, :size].astype(float), positions[rows, :size].astype(float)
-        apart = np.maximum(np.linalg.norm(x[:, :, None] - x[:, None], axis=3), 0.1) / BOHR
-        matrix = z[:, :, None] * z[:, None] / apart
+        square = sum((x[:, :, None, k] - x[:, None, :, k]) ** 2 for k in range(3))
+        matrix = z[:, :, None] * z[:, None] / (np.sqrt(np.maximum(square, 0.01)) / BOHR)
         matrix[:, np.arange(size), np.arange(size)] = 0.5 * z**2.4
         values = np.linalg.eigvalsh(matrix)
         found[rows, :size] = np.take_along_axis(values, np.argsort(-np.abs(values), axis=1), axis=1)
@@ -265,11 +265,11 @@ def skeleton_hash(molecules: Molecules) -> NDArray[np.uint64]:
     share it, so it only says which ones are worth a canonical SMILES.
     """
     atoms = max(int(molecules.heavy.max()), 1)
-    numbers = molecules.numbers.cpu().numpy()
-    bonds = molecules.bonds.cpu().numpy() > 0
+    numbers = molecules.numbers.numpy()
+    bonds = molecules.bonds.numpy() > 0
     hydrogens = (bonds[:, :atoms] & (numbers == 1)[:, None]).sum(2)
     heavy = numbers[:, :atoms] > 1
-    start = numbers[:, :atoms].astype(np.int64) * 4096 + hydrogens * 64 + molecules.charges.cpu().numpy()[:, :atoms] + 32
+    start = numbers[:, :atoms].astype(np.int64) * 4096 + hydrogens * 64 + molecules.charges.numpy()[:, :atoms] + 32
     label = np.where(heavy, _mixed(start.astype(np.uint64)), np.uint64(0))
     near = (bonds[:, :atoms, :atoms] & heavy[:, None]).astype(np.uint64)
     for _ in range(4):
