@@ -5,9 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+REMEMBERED = 50  # gradient norms that adaptive clipping looks back on
+UNBOUNDED = 3000.0  # norm that stands in for the steps before the first: the first gradients are not clipped
 
 
 class Descent:
@@ -15,17 +19,21 @@ class Descent:
 
     `descent(loss)` takes the step and returns the gradient norm before clipping. `descent.average` is a copy of the
     module whose weights are the exponential moving average with decay `ema` (the module itself where ema is 0): draw
-    with that one. The learning rate rises linearly over `warmup` steps and, where `horizon` is given, falls to zero on
+    with that one. `clip` bounds the gradient norm; "adaptive" bounds it by 1.5 times the mean plus twice the standard deviation of
+    the last 50 norms, clipped ones as clipped (Hoogeboom et al. 2022, 2203.17003). `amsgrad` divides by the largest second moment
+    so far (Reddi et al., 1904.09237). The learning rate rises linearly over `warmup` steps and, where `horizon` is given, falls to zero on
     a half cosine at step `horizon`.
     """
 
     def __init__(
         self, module: nn.Module, *, lr: float, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.0,
-        clip: float | None = None, ema: float = 0.0, warmup: int = 0, horizon: int | None = None,
+        clip: float | Literal["adaptive"] | None = None, ema: float = 0.0, warmup: int = 0, horizon: int | None = None,
+        amsgrad: bool = False,
     ) -> None:  # fmt: skip
         self.module, self.lr, self.clip, self.ema, self.warmup, self.horizon = module, lr, clip, ema, warmup, horizon
         self.average: nn.Module = copy.deepcopy(module).requires_grad_(False).eval() if ema else module
-        self.optimiser = torch.optim.AdamW(module.parameters(), lr=lr, betas=betas, weight_decay=weight_decay)
+        self.optimiser = torch.optim.AdamW(module.parameters(), lr=lr, betas=betas, weight_decay=weight_decay, amsgrad=amsgrad)
+        self.norms = torch.full((REMEMBERED,), UNBOUNDED, device=next(module.parameters()).device)  # a ring; place 0 is filled first
         self.count = 0
 
     def rate(self) -> float:
@@ -37,13 +45,25 @@ class Descent:
     def __call__(self, loss: Tensor) -> Tensor:
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.clip or math.inf)
+        norm = self._clipped()
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate()
         self.optimiser.step()
         self.count += 1
         if self.ema:
             self._follow()
+        return norm
+
+    def _clipped(self) -> Tensor:
+        """Clip the gradients; their norm before. Nothing waits for the device."""
+        if self.clip != "adaptive":
+            return nn.utils.clip_grad_norm_(self.module.parameters(), self.clip or math.inf)
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        known = self.norms[: min(self.count + 1, REMEMBERED)]
+        limit = 1.5 * known.mean() + 2 * known.std(correction=0)
+        torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+        self.norms[(self.count + 1) % REMEMBERED] = torch.minimum(norm, limit)
         return norm
 
     @torch.no_grad()
@@ -60,6 +80,8 @@ class Descent:
             state |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for name, parameter in self.module.named_parameters():
             state |= {f"optimiser.{name}.{k}": v for k, v in self.optimiser.state[parameter].items()}
+        if self.clip == "adaptive":
+            state["norms"] = self.norms
         return state | {"count": torch.tensor(self.count)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -70,6 +92,8 @@ class Descent:
             moments = under(state, f"optimiser.{name}")
             device = parameter.device
             self.optimiser.state[parameter] = {k: v.clone() if k == "step" else v.to(device).clone() for k, v in moments.items()}
+        if self.clip == "adaptive":
+            self.norms.copy_(state["norms"])
         self.count = int(state["count"])
 
 
