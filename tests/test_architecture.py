@@ -20,7 +20,7 @@ LAYERS = (
     ("measures", "families", "nets"),
     ("evidence", "movie"),
     ("runs",),
-    ("training",),
+    ("training", "weights"),
     ("sciences",),
     ("verdict",),
     ("report",),

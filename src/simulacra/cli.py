@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +18,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from simulacra.drawing import Source
     from simulacra.study import Recipe, Study
 
 REFUSED, DIVERGED, STOPPED, INTERRUPTED = 3, 4, 75, 130
@@ -30,6 +31,7 @@ app = typer.Typer(
 )  # fmt: skip
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="science.system, as `simulacra list` shows it.")]
+Trained = Annotated[str, typer.Argument(metavar="RUN|STUDY", help="A run folder, or a study or folder of shipped weights.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Minutes = Annotated[float | None, typer.Option(help="Stop after this many minutes, saved and ready to be resumed.", min=0.0)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the verdict; no progress.")]
@@ -72,6 +74,8 @@ def show(name: StudyName) -> None:
     console.print(_recipe_table(asked))
     for recipe, time in asked.expect.items():
         console.print(f"  {recipe}: {time}")
+    console.print()
+    _show_drawing(console, name, asked)
     console.print(f"\nTry: simulacra run {name} --recipe quick")
 
 
@@ -116,35 +120,82 @@ def resume(path: RunFolder, minutes: Minutes = None, quiet: Quiet = False) -> No
     _conclude(done, outcome)
 
 
-@app.command()
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def draw(
-    path: RunFolder,
-    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .npz samples, .png grid, .gif or .mp4 latent path.")],
-    n: Annotated[int, typer.Option("-n", help="How many samples.", min=1)] = 64,
-    condition: Annotated[list[str] | None, typer.Option(help="Asked condition, name=value; may be repeated.")] = None,
+    context: typer.Context,
+    what: Trained = "",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write: .npz, .png grid, .gif or .mp4 movie, or a format of the study's.")
+    ] = None,
+    n: Annotated[int | None, typer.Option("-n", help="How many samples; default 64, in a movie 4.", min=1)] = None,
+    condition: Annotated[list[str] | None, typer.Option(help="Asked condition, name=value; the same as --name value.")] = None,
     seed: Annotated[int, typer.Option(help="Sample i depends only on this seed, i and its condition.", min=0)] = 0,
-    images: Annotated[Path | None, typer.Option(help="Movies: file or folder of the samples to go through; default: held-out.")] = None,
-    through: Annotated[str, typer.Option(help="Movies: rows of them on the latent path, which is closed.")] = "0,1,2,3",
-    frames: Annotated[int, typer.Option(help="Movies: frames between two rows.", min=2)] = 24,
+    against: Annotated[Path | None, typer.Option(help="File of known samples that those drawn are compared with.")] = None,
+    movie: Annotated[str, typer.Option(help="Movies: path (through latent space) or trace (of a draw); default: what there is.")] = "",
+    images: Annotated[Path | None, typer.Option(help="Latent path: file of the samples to go through; default: held-out.")] = None,
+    through: Annotated[str, typer.Option(help="Latent path: rows of them, from the last back to the first.")] = "0,1,2,3",
+    frames: Annotated[int | None, typer.Option(help="Movies: frames of a trace (100), or from row to row of a path (24).", min=2)] = None,
+    quiet: Quiet = False,
+    help: Annotated[bool, typer.Option("--help", help="This message; with a run or a study, also its conditions.")] = False,
 ) -> None:
-    """Draw samples from a trained run, into a format that the file's ending names."""
+    """Draw samples from a trained run, or from the weights that ship for a study, into a format that the file's ending names.
+
+    What a study can be asked for is a flag: `simulacra draw ising.gan --temperature 2.1`; `simulacra show STUDY` explains them. A flag
+    that is repeated adds to it. Recipe fields that matter only when drawing are flags too.
+    """
+    if help or not what:
+        typer.echo(context.get_help())
+        if what:
+            _describe(what)
+        raise typer.Exit(0 if help else 2)
+    if what.startswith("-"):
+        raise typer.BadParameter(f"say first what to draw from, a run folder or a study; {what!r} came first")
+    if out is None:
+        raise typer.BadParameter("say with -o which file to write, e.g. -o samples.npz")
     from simulacra import drawing
 
-    asked = _conditions(condition or [])
-    drawing.draw(path, out, n=n, conditions=asked, seed=seed, images=images, through=_rows(through), frames=frames)
-    _console().print(f"wrote {out}")
+    source = drawing.opened(what)
+    changes, conditions = _asked_of(source, context.args, _conditions(condition or []))
+    source = source.changed(changes)
+    if not quiet:
+        _console().print(source.sentence(), markup=False)
+    if out.suffix.lower() in drawing.MOVIES:
+        rows = _rows(through)
+        lines = drawing.draw_movie(
+            source, out, choice=movie, n=n, conditions=conditions, seed=seed, images=images, through=rows, frames=frames
+        )
+    else:
+        with _progress(n or 64, quiet, "drawing", "samples") as (watch, _):
+            lines = drawing.draw(source, out, n=n or 64, conditions=conditions, seed=seed, against=against, watch=watch)
+    for line in lines:
+        _console().print(line, markup=False)
+    _console().print(f"wrote {out}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def ship(
+    path: RunFolder,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write; default: the package's own place for weights.")] = None,
+) -> None:
+    """Write a finished run's weights, as far as drawing needs them, with a card: for the package, or for others to draw from."""
+    from simulacra import drawing
+    from simulacra.runs import Run
+
+    shipped = drawing.ship(Run.open(path), out)
+    _console().print(shipped.sentence(), markup=False)
+    _console().print(f"wrote {shipped.path}", markup=False, soft_wrap=True)
 
 
 @app.command()
 def score(
-    path: RunFolder,
+    path: Trained,
     samples: Annotated[Path, typer.Argument(help="Samples in any format that the study reads.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="CSV file; without it, printed.")] = None,
 ) -> None:
     """One number per sample from a learner that scores (novelty of an image, likelihood of a string)."""
     from simulacra import drawing
 
-    text = drawing.scores(path, samples)
+    text = drawing.scores(drawing.opened(path), samples)
     if out:
         from simulacra.runs import write_atomically
 
@@ -172,7 +223,9 @@ def judge(
         from simulacra.runs import Run
 
         folder = Run.open(Path(what))
-        pipeline.judge_again(folder, seed, _console().print)
+        _, before = pipeline.recipe_of(folder)
+        changes = _changes(before, _only(context.args, type(before), type(before).of_drawing()))
+        pipeline.judge_again(folder, seed, _console().print, changes)
         _verdict(folder.evidence())
         return
     if drawn is None:
@@ -270,18 +323,81 @@ def _rows(text: str) -> list[int]:
 
 def _recipe(asked: Study[Any, Any], name: str, flags: list[str]) -> Recipe:
     """The study's recipe `name` with the fields that `flags` (--field value ...) change."""
-    from pydantic import ValidationError
 
     if name not in asked.recipes:
         raise typer.BadParameter(f"no recipe is called {name!r}; this study has {', '.join(asked.recipes)}")
-    base = asked.recipes[name]
-    changes = _parsed(flags, type(base))
+    return _changed(asked.recipes[name], flags)
+
+
+def _changed(base: Recipe, flags: list[str]) -> Recipe:
+    from pydantic import ValidationError
+
     try:
-        chosen: Recipe = type(base).model_validate({**base.model_dump(), **changes})
+        return type(base).model_validate({**base.model_dump(), **_parsed(flags, type(base))})
     except ValidationError as error:
         lines = [_complaint(type(base), problem) for problem in error.errors()]
         raise typer.BadParameter("\n".join(lines)) from error
-    return chosen
+
+
+def _changes(base: Recipe, flags: list[str]) -> dict[str, Any]:
+    """The fields that `flags` change, with their values in the recipe's types."""
+    new = _changed(base, flags)
+    return {field: value for field in type(base).model_fields if (value := getattr(new, field)) != getattr(base, field)}
+
+
+def _only(flags: list[str], kind: type[Recipe], fields: list[str]) -> list[str]:
+    """`flags`, which may name nothing but `fields` of the recipe."""
+    for flag in (part.split("=", 1)[0] for part in flags if part.startswith("--")):
+        name = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
+        if name in kind.model_fields and name not in fields:
+            raise typer.BadParameter(f"{flag} decides how a run is trained; of a trained one you can change {_as_flags(fields)}")
+    return flags
+
+
+def _as_flags(names: Iterable[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
+
+
+def _asked_of(source: Source, flags: list[str], conditions: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Flags that `draw` itself does not know: changes of the recipe's fields of drawing, and conditions, added to those given."""
+    kind, known = type(source.recipe), source.asked.conditions
+    fields = [field for field in kind.of_drawing() if field != "draws"]  # -n says how many
+    rest, recipe, asked = _pairs(flags), [], {name: [value] for name, value in conditions.items()}
+    for flag, value in rest:
+        name = flag.removeprefix("--").replace("-", "_")
+        if name in fields or name.removeprefix("no_") in fields:
+            recipe += [flag] if value is None else [flag, value]
+        elif name in kind.model_fields and name not in (known or {}):
+            _only([flag], kind, fields)
+        elif value is None:
+            raise typer.BadParameter(f"{flag} needs a value")
+        else:
+            asked.setdefault(name, []).append(value)
+    if known is not None:
+        for name in asked:
+            if name not in known:
+                raise typer.BadParameter(_unknown(f"{source.name} cannot be asked for {name!r}", name, [*known, *fields]))
+    return _changes(source.recipe, recipe), {name: ",".join(values) for name, values in asked.items()}
+
+
+def _pairs(flags: list[str]) -> list[tuple[str, str | None]]:
+    """Flags with the value that follows each (--name value, --name=value), or None."""
+    pairs: list[tuple[str, str | None]] = []
+    for part in flags:
+        if part.startswith("--"):
+            flag, equals, value = part.partition("=")
+            pairs.append((flag, value if equals else None))
+        elif pairs and pairs[-1][1] is None:
+            pairs[-1] = (pairs[-1][0], part)
+        else:
+            raise typer.BadParameter(f"{part!r} belongs to no flag")
+    return pairs
+
+
+def _unknown(what: str, name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    words = " or ".join(_as_flags([n]) for n in near)
+    return f"{what}; " + (f"did you mean {words}?" if near else f"there is {_as_flags(known)}" if known else "it takes no condition")
 
 
 def _parsed(flags: list[str], kind: type[Recipe]) -> dict[str, Any]:
@@ -325,6 +441,38 @@ def _recipe_table(asked: Study[Any, Any]) -> Any:
     return table
 
 
+def _describe(what: str) -> None:
+    """What can be asked of a run, of shipped weights, or of a study."""
+    from simulacra import drawing, study
+
+    if Path(what).is_dir():
+        source = drawing.opened(what)
+        _show_drawing(_console(), source.name, source.asked)
+    else:
+        _show_drawing(_console(), what, study.find(what))
+
+
+def _show_drawing(console: Console, name: str, asked: Study[Any, Any]) -> None:
+    """Conditions, fields of drawing, formats and shipped weights of a study."""
+    from rich.table import Table
+
+    from simulacra import weights
+
+    kind = type(next(iter(asked.recipes.values())))
+    table = Table("when drawing", "meaning", box=None, header_style="bold", pad_edge=False)
+    for condition, meaning in (asked.conditions or {}).items():
+        table.add_row(_as_flags([condition]), _escaped(meaning))
+    for field in kind.of_drawing():
+        if field != "draws":
+            table.add_row(_as_flags([field]), _escaped(kind.model_fields[field].description or ""))
+    console.print(table)
+    if asked.export:
+        console.print(f"writes {', '.join(asked.formats)}, besides .npz, .png, .gif, .mp4")
+    if name in weights.names():
+        console.print(weights.find(name).sentence(), markup=False)
+        console.print(f"Draw from them: simulacra draw {name} -n 100 -o samples{(*asked.formats, '.npz')[0]}")
+
+
 def _short(value: Any) -> str:
     if isinstance(value, tuple) and len(value) > 4:
         return f"{value[0]}, {value[1]}, ... {value[-1]} ({len(value)})"
@@ -340,27 +488,29 @@ def _range(field: Any) -> str:
 
 
 @contextlib.contextmanager
-def _progress(steps: int, quiet: bool) -> Iterator[tuple[Callable[..., None], Callable[[str], None]]]:
+def _progress(
+    steps: int, quiet: bool, doing: str = "training", unit: str = "steps"
+) -> Iterator[tuple[Callable[..., None], Callable[[str], None]]]:
     """A progress bar on a terminal, a plain line every ten seconds elsewhere, nothing where quiet."""
     console = _console()
     if quiet:
         yield lambda *_: None, lambda _: None
     elif not console.is_terminal:
-        yield _plain_watch(steps), lambda line: print(line, flush=True)
+        yield _plain_watch(steps, unit), lambda line: print(line, flush=True)
     else:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
+        columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("training", total=steps, note="")
+            task = bar.add_task(doing, total=steps, note="")
 
             def watch(step: int, losses: Mapping[str, float], rate: float) -> None:
-                bar.update(task, completed=step, note=f"{rate:.1f} steps/s  {_losses(losses)}")
+                bar.update(task, completed=step, note=f"{rate:.1f} {unit}/s  {_losses(losses)}")
 
             yield watch, lambda line: bar.console.print(line, markup=False)
 
 
-def _plain_watch(steps: int) -> Callable[[int, Mapping[str, float], float], None]:
+def _plain_watch(steps: int, unit: str) -> Callable[[int, Mapping[str, float], float], None]:
     import time
 
     last = 0.0
@@ -370,7 +520,7 @@ def _plain_watch(steps: int) -> Callable[[int, Mapping[str, float], float], None
         if time.monotonic() - last > 10 or step == steps:
             last = time.monotonic()
             left = (steps - step) / rate
-            print(f"step {step}/{steps}  {rate:.1f} steps/s  {left:.0f} s left  {_losses(losses)}", flush=True)
+            print(f"{unit.removesuffix('s')} {step}/{steps}  {rate:.1f} {unit}/s  {left:.0f} s left  {_losses(losses)}", flush=True)
 
     return watch
 

@@ -1,66 +1,199 @@
-"""What a trained run is good for: samples, pictures, latent movies and scores, as files."""
+"""What a trained run is good for: samples, pictures, movies and scores, as files; and weights for others to draw from."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from simulacra import study, weights
 from simulacra.families.autoencoder import latent_path
-from simulacra.movie import write_movie
-from simulacra.pipeline import as_grid, draw_like, trained
-from simulacra.runs import Run
-from simulacra.study import Encodes, Refused, Scores
+from simulacra.movie import as_bytes, resting, write_movie
+from simulacra.pipeline import Watch, as_grid, draw_like, recipe_of, restored, trace_like
+from simulacra.runs import Damaged, Run
+from simulacra.study import Encodes, Learner, Recipe, Refused, Samples, Scores, Ships, Study, Traces
 from simulacra.training import device_of
 
 PICTURES, MOVIES = (".png",), (".gif", ".mp4")
+MOST_ROWS = 36  # in a movie of a draw; more could not be told apart
+PATH_FRAMES, TRACE_FRAMES = 24, 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What can be drawn from: a finished run, or weights that were shipped. The recipe's fields of drawing may be changed."""
+
+    name: str  # of the study
+    asked: Study[Any, Any]
+    recipe: Recipe
+    place: Run | weights.Shipped
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def sentence(self) -> str:
+        """What is drawn from, in one line."""
+        return f"run {self.place.path}" if isinstance(self.place, Run) else self.place.sentence()
+
+    def changed(self, changes: Mapping[str, Any]) -> Source:
+        """The same, drawn from with other values of the recipe's fields of drawing."""
+        return dataclasses.replace(self, recipe=self.recipe.model_copy(update=dict(changes)), changes=dict(changes))
+
+    def learner(self) -> Learner[Any]:
+        """The trained learner. Damaged where its state was altered on disk."""
+        if isinstance(self.place, Run):
+            return restored(self.place, self.changes)[2]
+        if self.recipe.threads:
+            torch.set_num_threads(self.recipe.threads)
+        learner: Learner[Any] = _restore(self.asked, self.name)(self.recipe, self.place.state())
+        return learner
+
+
+def opened(what: str) -> Source:
+    """The run folder, the folder of shipped weights, or the study with shipped weights that `what` names."""
+    path = Path(what)
+    if (path / weights.CARD).is_file():
+        return _shipped(weights.read(path))
+    if path.is_dir():
+        run = Run.open(path)
+        asked, recipe = recipe_of(run)
+        return Source(run.about()["study"], asked, recipe, run)
+    if "/" in what or "\\" in what or path.exists():
+        raise Refused(f"{what} is neither a run folder nor the name of a study")
+    study.find(what)
+    return _shipped(weights.find(what))
+
+
+def _shipped(place: weights.Shipped) -> Source:
+    asked = study.find_recorded(place.study)
+    kind = type(next(iter(asked.recipes.values())))
+    try:
+        recipe = kind.model_validate(place.card["recipe"])
+    except ValueError as error:
+        raise Damaged(f"{place.path / weights.CARD} does not hold a recipe that this version of simulacra takes: {error}") from error
+    # Threads and device were those of the machine that trained.
+    return Source(place.study, asked, recipe.model_copy(update={"threads": 0, "device": "auto"}), place)
+
+
+def _restore(asked: Study[Any, Any], name: str) -> Any:
+    if asked.restore is None:
+        raise Refused(f"{name} cannot make a learner from weights alone (its study has no `restore`); draw from a run folder")
+    return asked.restore
 
 
 def draw(
-    path: Path, out: Path, *, n: int, conditions: Mapping[str, str], seed: int, images: Path | None, through: Sequence[int], frames: int
-) -> None:
-    """Write `n` samples of the run `path` under `conditions` to `out`; for .gif and .mp4, a closed path through the latent
-    positions of the rows `through` of `images` (default: held-out), with `frames` frames from one to the next.
+    source: Source, out: Path, *, n: int, conditions: Mapping[str, str], seed: int, against: Path | None = None, watch: Watch | None = None
+) -> list[str]:
+    """Write `n` samples under `conditions` to `out`, in the format of its ending, compared there with the samples of the file
+    `against` where the study's format does so. Returns what was achieved, in lines of the study.
 
-    Raises Refused for an ending that cannot be written, a condition that the study does not know, or a latent path of a
-    learner that has no latent space.
+    Raises Refused for an ending that cannot be written and for conditions that the study does not know or cannot meet.
     """
+    _check_file(source.asked, out, against)
+    like = source.asked.ask(source.recipe, n, conditions)
+    drawn = draw_like(source.learner(), like, seed=seed, device=device_of(source.recipe.device), watch=watch)
     ending = out.suffix.lower()
-    if ending not in (".npz", *PICTURES, *MOVIES):
-        raise Refused(f"cannot write {ending or 'a file without ending'}: choose .npz (samples), .png (grid), .gif or .mp4 (latent path)")
-    asked, recipe, learner, split = trained(Run.open(path))
-    if ending in MOVIES:
-        _movie(asked, learner, _read(asked, recipe, images) if images else split.held_out, out, through, frames)
-        return
-    drawn = draw_like(learner, asked.ask(recipe, n, conditions), seed=seed, device=device_of(recipe.device))
     if ending in PICTURES:
-        write_png(as_grid(asked.picture(drawn)), out)
+        write_png(as_grid(source.asked.picture(drawn)), out)
+    elif ending in source.asked.formats and source.asked.export:
+        source.asked.export(drawn, out, against)
     else:
-        asked.write(drawn, out)
+        source.asked.write(drawn, out)
+    return list(source.asked.summary(like, drawn)) if source.asked.summary else []
 
 
-def scores(path: Path, samples: Path) -> str:
-    """CSV text: one row per sample of the file `samples`, scored by the learner of run `path`."""
-    asked, recipe, learner, _ = trained(Run.open(path))
-    if not isinstance(learner, Scores):
-        raise Refused(f"{type(learner).__name__} gives no score per sample; studies that do say so in `simulacra show`")
-    values = learner.score(_read(asked, recipe, samples).to(device_of(recipe.device)))
-    return "row,score\n" + "".join(f"{i},{v:.6g}\n" for i, v in enumerate(values.tolist()))
+def _check_file(asked: Study[Any, Any], out: Path, against: Path | None) -> None:
+    """Refused, before anything is drawn, where the outcome could not be written or the known ones not be read."""
+    own = tuple(asked.formats) if asked.export else ()
+    ending = out.suffix.lower()
+    more = f", {', '.join(own)} (formats of the field)" if own else ""
+    if ending not in (".npz", *PICTURES, *own):
+        raise Refused(f"cannot write {ending or 'a file without ending'}: choose .npz (samples), .png (grid), .gif or .mp4 (movie){more}")
+    _check_folder(out)
+    if against and ending not in own:
+        raise Refused(f"--against needs a format that has room for the outcome; {ending} has none{more.replace(', ', '; these have: ', 1)}")
+    if against and not against.is_file():
+        raise Refused(f"{against} is not a file of known samples to compare with")
 
 
-def _read(asked: Any, recipe: Any, path: Path) -> Any:
-    return asked.read_as(path, recipe) if asked.read_as else asked.read(path)
+def _check_folder(out: Path) -> None:
+    if not out.parent.is_dir():
+        raise Refused(f"there is no folder {out.parent} to write {out.name} into")
 
 
-def _movie(asked: Any, learner: Any, samples: Any, out: Path, through: Sequence[int], frames: int) -> None:
-    if not isinstance(learner, Encodes):
-        raise Refused("this learner has no latent space to travel through; write .npz or .png instead")
+def movie_of(source: Source, learner: Learner[Any], choice: str) -> str:
+    """Which movie a learner gives: `path` through its latent space, or `trace` of a draw. An empty choice takes what there is."""
+    offers = [name for name, power in (("path", Encodes), ("trace", Traces)) if isinstance(learner, power)]
+    if not offers:
+        raise Refused(f"{source.name} has no latent space to travel through and shows no trace of its draws; write .npz or .png instead")
+    if choice and choice not in offers:
+        raise Refused(f"{source.name} gives no movie called {choice!r}; it gives {' and '.join(offers)}")
+    return choice or offers[0]
+
+
+def draw_movie(
+    source: Source, out: Path, *, choice: str, n: int | None, conditions: Mapping[str, str], seed: int, images: Path | None,
+    through: Sequence[int], frames: int | None,
+) -> list[str]:  # fmt: skip
+    """A movie as .gif or .mp4. `trace`: `n` rows (default 4) under `conditions` from noise to sample, side by side. `path`: a closed
+    way through the latent positions of the rows `through` of the file `images` (default: held-out), `frames` from one to the next."""
+    _check_folder(out)
+    learner = source.learner()
+    if movie_of(source, learner, choice) == "trace":
+        return _trace(source, learner, out, n or 4, conditions, seed, frames or TRACE_FRAMES)
+    _path(source, learner, out, images, through, frames or PATH_FRAMES)
+    return []
+
+
+def _trace(source: Source, learner: Any, out: Path, n: int, conditions: Mapping[str, str], seed: int, frames: int) -> list[str]:
+    if n > MOST_ROWS:
+        raise Refused(f"a movie shows at most {MOST_ROWS} samples side by side, {n} were asked for; take fewer with -n")
+    like = source.asked.ask(source.recipe, n, conditions)
+    traced = trace_like(learner, like, seed=seed, frames=frames, device=device_of(source.recipe.device))
+    write_movie(resting(np.concatenate([as_bytes(as_grid(source.asked.picture(frame))[None]) for frame in traced])), out)
+    return list(source.asked.summary(like, traced[-1])) if source.asked.summary else []
+
+
+def _path(source: Source, learner: Any, out: Path, images: Path | None, through: Sequence[int], frames: int) -> None:
+    samples = _read(source, images) if images else _held_out(source)
     if len(through) < 2 or not all(0 <= r < len(samples) for r in through):
         raise Refused(f"a latent path needs at least two rows between 0 and {len(samples) - 1}, got {list(through)}")
     path = latent_path(learner.encode(samples[list(through)]), frames * len(through))
-    write_movie(asked.picture(learner.decode(path)), out)
+    write_movie(source.asked.picture(learner.decode(path)), out)
+
+
+def _held_out(source: Source) -> Samples:
+    if not isinstance(source.place, Run):
+        raise Refused("shipped weights carry no samples to travel through: name some with --images FILE")
+    held_out: Samples = source.asked.load(source.recipe).held_out
+    return held_out
+
+
+def scores(source: Source, samples: Path) -> str:
+    """CSV text: one row per sample of the file `samples`, scored by the trained learner."""
+    learner = source.learner()
+    if not isinstance(learner, Scores):
+        raise Refused(f"{type(learner).__name__} gives no score per sample; studies that do say so in `simulacra show`")
+    values = learner.score(_read(source, samples).to(device_of(source.recipe.device)))
+    return "row,score\n" + "".join(f"{i},{v:.6g}\n" for i, v in enumerate(values.tolist()))
+
+
+def _read(source: Source, path: Path) -> Any:
+    return source.asked.read_as(path, source.recipe) if source.asked.read_as else source.asked.read(path)
+
+
+def ship(run: Run, out: Path | None) -> weights.Shipped:
+    """Write the weights of a finished, judged run, as far as drawing needs them, with their card into the folder `out` (default: the
+    package's own place for the study). They are tried before they are written: what cannot be drawn from is not shipped."""
+    asked, recipe = recipe_of(run)
+    name = run.about()["study"]
+    restore = _restore(asked, name)
+    learner = restored(run)[2]
+    state = learner.to_ship() if isinstance(learner, Ships) else learner.state_dict()
+    draw_like(restore(recipe, state), asked.ask(recipe, 1, {}), seed=0, device=device_of(recipe.device))
+    return weights.write(out or weights.PLACE / name, run, state)
 
 
 def write_png(picture: np.ndarray, out: Path, scale: int = 0) -> None:

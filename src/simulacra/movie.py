@@ -14,8 +14,8 @@ from simulacra.study import Refused
 SEEN = 256  # px: smaller frames are enlarged by whole pixels to at least this height, or players blur them
 
 
-def write_movie(frames: NDArray[np.floating], path: Path, *, rate: int = 20) -> None:
-    """Write frames (n, height, width, 3) in [0, 1] to `path` (.gif or .mp4) at `rate` frames per second; a GIF loops.
+def write_movie(frames: NDArray[np.floating] | NDArray[np.uint8], path: Path, *, rate: int = 20) -> None:
+    """Write frames (n, height, width, 3) in [0, 1], or bytes, to `path` (.gif or .mp4) at `rate` frames per second; a GIF loops.
 
     Refused for another ending, for no frames, and for .mp4 where imageio-ffmpeg is not installed.
     """
@@ -30,10 +30,12 @@ def write_movie(frames: NDArray[np.floating], path: Path, *, rate: int = 20) -> 
         _write_mp4(pixels, path, rate)
 
 
-def as_bytes(frames: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Frames (n, height, width, 3) in [0, 1] as bytes; Refused for other shapes and for none."""
+def as_bytes(frames: NDArray[np.floating] | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Frames (n, height, width, 3) in [0, 1] as bytes (those of bytes as they are); Refused for other shapes and for none."""
     if frames.ndim != 4 or frames.shape[3] != 3 or not len(frames):
         raise Refused(f"a movie needs frames of shape (n, height, width, 3), got {frames.shape}")
+    if frames.dtype == np.uint8:
+        return frames.astype(np.uint8, copy=False)
     pixels: NDArray[np.uint8] = np.rint(255 * np.clip(frames, 0, 1)).astype(np.uint8)
     return pixels
 
@@ -51,6 +53,27 @@ def gif(frames: NDArray[np.uint8], *, rate: int = 20) -> bytes:
     # GIF counts time in hundredths of a second.
     images[0].save(out, "GIF", save_all=True, append_images=images[1:], duration=max(20, round(100 / rate) * 10), loop=0, disposal=1)
     return out.getvalue()
+
+
+def resting(frames: NDArray[np.uint8], *, rate: int = 20, seconds: float = 1.5) -> NDArray[np.uint8]:
+    """The frames with the last one held for a while: what a movie of a draw leads to is worth a look."""
+    return np.concatenate([frames, np.repeat(frames[-1:], round(rate * seconds), axis=0)])
+
+
+def gif_within(frames: NDArray[np.uint8], limit: int, *, seconds: float = 3.0) -> bytes:
+    """A looping GIF of at most `limit` bytes that rests on its last frame, for a page. First every other frame is left out, down to
+    12; then pixels are averaged two by two. The first and the last frame stay; the movie lasts `seconds` and the rest."""
+    while True:
+        rate = max(1, round(len(frames) / seconds))
+        content = gif(enlarged(resting(frames, rate=rate)), rate=rate)
+        if len(content) <= limit or min(frames.shape[1:3]) < 2:
+            return content
+        if len(frames) > 24:
+            frames = frames[np.linspace(0, len(frames) - 1, -(-len(frames) // 2)).round().astype(int)]
+        else:
+            n, height, width = (len(frames), frames.shape[1] // 2, frames.shape[2] // 2)
+            blocks = frames[:, : 2 * height, : 2 * width].reshape(n, height, 2, width, 2, 3)
+            frames = blocks.mean(axis=(2, 4)).round().astype(np.uint8)
 
 
 def _write_mp4(frames: NDArray[np.uint8], path: Path, rate: int) -> None:

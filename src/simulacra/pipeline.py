@@ -6,10 +6,11 @@ passes between them, so each stage can be done again, later, by another process.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,17 @@ import numpy as np
 import torch
 
 from simulacra import report, study
-from simulacra.evidence import Evidence
+from simulacra.evidence import Evidence, Figure
+from simulacra.movie import as_bytes, gif_within
 from simulacra.runs import Damaged, Run, environment, write_atomically
-from simulacra.study import Learner, Noise, Recipe, Refused, Samples, Split, Study
+from simulacra.study import Learner, Noise, Recipe, Refused, Samples, Split, Study, Traces
 from simulacra.training import Outcome, StopRequested, device_of, fit, stopping_at_once
 
 BLOCK = 64  # rows drawn together, always at the same places: row i does not depend on how many are asked for
 SHOWN = 12  # pictures of each side in a report: as many as the summary has room for, over all conditions
+MODELS = 6  # of each side in the report's viewer
+TOLD = 5  # records set aside that are named on the terminal; all stand in rejected.txt
+TRACED, TRACE_FRAMES, TRACE_BYTES = 4, 48, 1_000_000  # rows, frames and size of the movie of a draw in a report
 
 Watch = Callable[[int, Mapping[str, float], float], None]
 Say = Callable[[str], None]
@@ -61,8 +66,7 @@ def _go_on(folder: Run, seconds: float, watch: Watch | None, say: Say) -> Outcom
     say("loading nature")
     split = asked.load(recipe)
     _lock(folder, split)
-    for line in split.rejected:
-        say(f"set aside: {line}")
+    _tell_rejected(folder, split.rejected, say)
     say(split.origin)
     device = device_of(recipe.device)
     learner = _built(asked, recipe, split)
@@ -85,11 +89,13 @@ def _built(asked: Study[Any, Any], recipe: Recipe, split: Split[Any]) -> Learner
     return asked.build(recipe, split.train)
 
 
-def _draw_and_judge(folder: Run, asked: Study[Any, Any], recipe: Recipe, split: Split[Any], learner: Learner[Any], say: Say) -> None:
+def _draw_and_judge(
+    folder: Run, asked: Study[Any, Any], recipe: Recipe, split: Split[Any], learner: Learner[Any], say: Say, remarks: Sequence[str] = ()
+) -> None:
     nature = spread(split.held_out, recipe.draws)
     say(f"drawing {len(nature)} samples")
     began = time.monotonic()
-    drawn = draw_like(learner, nature, seed=recipe.seed, device=device_of(recipe.device))
+    drawn = draw_like(learner, nature, seed=recipe.seed, device=device_of(recipe.device), watch=_said(say, len(nature)))
     rate = len(drawn) / (time.monotonic() - began)
     (folder.path / "drawn").mkdir(exist_ok=True)
     asked.write(drawn, folder.path / "drawn" / "samples.npz")
@@ -98,9 +104,29 @@ def _draw_and_judge(folder: Run, asked: Study[Any, Any], recipe: Recipe, split: 
     evidence = asked.judge(nature, drawn, seed=recipe.seed, training=split.train)
     if asked.examine:
         evidence = evidence.with_more(*asked.examine(learner, split, recipe.seed))
-    folder.write_evidence(evidence)
-    folder.write_figures(asked.figures(learner, split, recipe.seed) if asked.figures else [])
+    folder.write_evidence(dataclasses.replace(evidence, remarks=[*evidence.remarks, *remarks]))
+    traced = [_traced(asked, recipe, learner, spread(nature, TRACED))] if isinstance(learner, Traces) else []
+    folder.write_figures([*traced, *(asked.figures(learner, split, recipe.seed) if asked.figures else [])])
     write_report(folder)
+
+
+def _said(say: Say, total: int, every: float = 30.0) -> Watch:
+    """A watch over drawing that says where it is, every half minute."""
+    last = time.monotonic()
+
+    def watch(done: int, _: Mapping[str, float], rate: float) -> None:
+        nonlocal last
+        if time.monotonic() - last > every and done < total:
+            last = time.monotonic()
+            say(f"drew {done}/{total}  {rate:.1f} samples/s  {(total - done) / rate:.0f} s left")
+
+    return watch
+
+
+def _traced(asked: Study[Any, Any], recipe: Recipe, learner: Traces, like: Samples) -> Figure:
+    frames = trace_like(learner, like, seed=recipe.seed, frames=TRACE_FRAMES, device=device_of(recipe.device))
+    movie = gif_within(np.concatenate([as_bytes(as_grid(asked.picture(frame))[None]) for frame in frames]), TRACE_BYTES)
+    return Figure("A draw, from noise to sample", f"{len(like)} samples as they are drawn; the movie rests on what was drawn.", movie)
 
 
 def recipe_of(folder: Run) -> tuple[Study[Any, Any], Recipe]:
@@ -116,32 +142,64 @@ def recipe_of(folder: Run) -> tuple[Study[Any, Any], Recipe]:
         raise Damaged(f"{folder.path / 'recipe.json'} does not hold a recipe that this version of simulacra takes: {error}") from error
 
 
-def trained(folder: Run, split: Split[Any] | None = None) -> tuple[Study[Any, Any], Recipe, Learner[Any], Split[Any]]:
-    """The learner of a finished run in its last state, with its data. Damaged where the state was altered on disk."""
-    asked, recipe = recipe_of(folder)
-    step, state = folder.state()
-    if step < recipe.steps:
-        raise Refused(f"{folder.path} is trained to step {step} of {recipe.steps}; `simulacra resume {folder.path}` finishes it")
-    _same_threads(folder)
+def trained(
+    folder: Run, split: Split[Any] | None = None, changes: Mapping[str, Any] | None = None
+) -> tuple[Study[Any, Any], Recipe, Learner[Any], Split[Any]]:
+    """The learner of a finished run in its last state, with its data; `changes` are of the recipe's fields of drawing.
+    Damaged where the state was altered on disk."""
+    asked, recipe, state = _finished(folder, changes)
     split = split or asked.load(recipe)
     learner = _built(asked, recipe, split)
     learner.load_state_dict(state)
     return asked, recipe, learner, split
 
 
-def draw_like(learner: Learner[Any], like: Samples, *, seed: int, device: torch.device) -> Any:
+def restored(folder: Run, changes: Mapping[str, Any] | None = None) -> tuple[Study[Any, Any], Recipe, Learner[Any]]:
+    """The learner of a finished run, to draw from: without its data where the study can do without (`Study.restore`)."""
+    asked, recipe, state = _finished(folder, changes)
+    if asked.restore is None:
+        return trained(folder, changes=changes)[:3]
+    return asked, recipe, asked.restore(recipe, state)
+
+
+def _finished(folder: Run, changes: Mapping[str, Any] | None) -> tuple[Study[Any, Any], Recipe, dict[str, torch.Tensor]]:
+    asked, recipe = recipe_of(folder)
+    step, state = folder.state()
+    if step < recipe.steps:
+        raise Refused(f"{folder.path} is trained to step {step} of {recipe.steps}; `simulacra resume {folder.path}` finishes it")
+    recipe = recipe.model_copy(update=changes or {})
+    if changes and changes.get("threads"):
+        torch.set_num_threads(recipe.threads)
+    else:
+        _same_threads(folder)
+    return asked, recipe, state
+
+
+def draw_like(learner: Learner[Any], like: Samples, *, seed: int, device: torch.device, watch: Watch | None = None) -> Any:
     """One drawn row per row of `like`. Row i is the same for any length of `like` that holds the same conditions.
 
     Blocks are filled up to BLOCK rows because the last bits of a convolution or a matrix product depend on the batch size.
+    After each, `watch` is told how many rows are done and how many a second.
     """
     parts = []
+    began = time.monotonic()
     with torch.no_grad():
         for start in range(0, len(like), BLOCK):
             rows = range(start, start + BLOCK)
             at = torch.arange(start, start + BLOCK).clamp(max=len(like) - 1)
             block = learner.draw(like[at].to(device), Noise(seed, rows)).to("cpu")
             parts.append(block[: min(BLOCK, len(like) - start)])
+            if watch:
+                done = min(start + BLOCK, len(like))
+                watch(done, {}, done / max(time.monotonic() - began, 1e-9))
     return type(like).join(parts)
+
+
+def trace_like(learner: Traces, like: Samples, *, seed: int, frames: int, device: torch.device) -> list[Any]:
+    """How one row per row of `like` is drawn: `frames` samples, from noise to what `draw_like` gives (up to rounding: the rows are
+    few and drawn together)."""
+    with torch.no_grad():
+        return [frame.to("cpu") for frame in learner.trace(like.to(device), Noise(seed, range(len(like))), frames)]
 
 
 def spread(samples: Any, count: int) -> Any:
@@ -174,18 +232,21 @@ def write_judgement(asked: Study[Any, Any], name: str, evidence: Evidence, natur
         page = report.Page(
             title=asked.title, study=name, source=asked.source, recipe_name="judge only", recipe={}, evidence=evidence, history=[],
             environment=environment(), origin="files given on the command line", citation=asked.citation,
-            **_pictures(asked, spread(nature, SHOWN), spread(drawn, SHOWN)),
+            **_shown(asked, spread(nature, SHOWN), spread(drawn, SHOWN)),
         )  # fmt: skip
         report.write(page, out)
     else:
         raise Refused(f"cannot write {out.suffix or 'a file without ending'}: choose .json (evidence) or .html (report)")
 
 
-def judge_again(folder: Run, seed: int, say: Say) -> None:
-    """Draw and judge a finished run once more, with another seed of the drawing and of the judge."""
+def judge_again(folder: Run, seed: int, say: Say, changes: Mapping[str, Any] | None = None) -> None:
+    """Draw and judge a finished run once more, with another seed of the drawing and of the judge, and with `changes` of the recipe's
+    fields of drawing, which the evidence then remarks."""
     with folder.alone():
-        asked, recipe, learner, split = trained(folder)
-        _draw_and_judge(folder, asked, recipe.model_copy(update={"seed": seed}), split, learner, say)
+        asked, recipe, learner, split = trained(folder, changes=changes)
+        _, before = recipe_of(folder)
+        remarks = [f"Drawn with {k} = {v}; the recipe of the run has {getattr(before, k)}." for k, v in (changes or {}).items()]
+        _draw_and_judge(folder, asked, recipe.model_copy(update={"seed": seed}), split, learner, say, remarks)
 
 
 def write_report(folder: Run) -> Path:
@@ -199,8 +260,8 @@ def write_report(folder: Run) -> Path:
         title=asked.title, study=about["study"], source=asked.source, recipe_name=about["name"], recipe=about["recipe"],
         recipe_about={name: field.description or "" for name, field in type(recipe).model_fields.items()},
         evidence=evidence, history=folder.history(), environment=folder.read_json("environment.json"),
-        origin=lock["origin"], files=lock["files"], rejected=lock["rejected"], seconds=folder.seconds(),
-        **_pictures(asked, shown, spread(asked.read(drawn), len(shown))), figures=folder.figures(),
+        origin=lock["origin"], files=lock["files"], rejected=_set_aside(folder), seconds=folder.seconds(),
+        **_shown(asked, shown, spread(asked.read(drawn), len(shown))), figures=folder.figures(),
         command=f"simulacra run {about['study']} --recipe {about['name']} {_changed(asked, about)}".strip(), citation=asked.citation,
     )  # fmt: skip
     path = folder.path / "report.html"
@@ -210,9 +271,14 @@ def write_report(folder: Run) -> Path:
     return path
 
 
-def _pictures(asked: Study[Any, Any], nature: Any, drawn: Any) -> dict[str, Any]:
+def _shown(asked: Study[Any, Any], nature: Any, drawn: Any) -> dict[str, Any]:
+    """What a report shows of both sides: pictures, captions, and the first few as models to be turned."""
     captions = asked.caption(nature) if asked.caption else ()
-    return {"nature_pictures": asked.picture(nature), "drawn_pictures": asked.picture(drawn), "captions": captions}
+    models = asked.models or (lambda samples: ())
+    return {
+        "nature_pictures": asked.picture(nature), "drawn_pictures": asked.picture(drawn), "captions": captions,
+        "nature_models": models(nature[:MODELS]), "drawn_models": models(drawn[:MODELS]),
+    }  # fmt: skip
 
 
 def _changed(asked: Study[Any, Any], about: Mapping[str, Any]) -> str:
@@ -224,13 +290,30 @@ def _changed(asked: Study[Any, Any], about: Mapping[str, Any]) -> str:
 
 def _lock(folder: Run, split: Split[Any]) -> None:
     """Write down what the data were; on resuming, refuse other data than the run began with."""
-    now: dict[str, Any] = {"origin": split.origin, "files": dict(split.files), "rejected": list(split.rejected)}
+    now: dict[str, Any] = {"origin": split.origin, "files": dict(split.files), "rejected": len(split.rejected)}
     if (folder.path / "data.lock").exists():
         before = folder.read_json("data.lock")
         if before["files"] != now["files"]:
             changed = sorted({k for k in {*before["files"], *now["files"]} if before["files"].get(k) != now["files"].get(k)})
             raise Refused(f"the data changed since {folder.path} began: {', '.join(changed)}; restore them, or start a new run")
     folder.write_json("data.lock", now)
+
+
+def _tell_rejected(folder: Run, lines: Sequence[str], say: Say) -> None:
+    """All records that were set aside into rejected.txt, the first few to the user."""
+    if not lines:
+        return
+    write_atomically(folder.path / "rejected.txt", "".join(f"{' '.join(line.splitlines())}\n" for line in lines).encode())
+    for line in lines[:TOLD]:
+        say(f"set aside: {line}")
+    if len(lines) > TOLD:
+        say(f"and {len(lines) - TOLD} more, see {folder.path / 'rejected.txt'}")
+
+
+def _set_aside(folder: Run) -> list[str]:
+    """One line per record that was set aside."""
+    path = folder.path / "rejected.txt"
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
 def _same_threads(folder: Run) -> None:

@@ -1,7 +1,8 @@
 """Evidence, history and pictures of one run as one self-contained HTML page, and as one picture for a talk.
 
-The page loads nothing: style, curves and pictures are inside it, it holds no script, and its own content security policy
-forbids both. It reads on paper, on a telephone, by day and by night. Equal pages give equal bytes: no clock is read.
+The page loads nothing: style, curves and pictures are inside it, and its own content security policy forbids the rest. It holds no
+script, unless its samples have models in three dimensions: then it holds the viewer, allowed by its sha256. It reads on paper, on a
+telephone, by day and by night. Equal pages give equal bytes: no clock is read.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Page:
     drawn_pictures: Images | None = None
     rival_pictures: Images | None = None
     rival_name: str = ""
+    nature_models: Sequence[str] = ()  # the first rows as SDF or XYZ records, to be turned in the page in place of their pictures
+    drawn_models: Sequence[str] = ()
     captions: Sequence[str] = ()  # condition of row i, e.g. "T = 2.27"; empty or one per row
     figures: Sequence[Figure] = ()
     origin: str = ""  # of the data, one line

@@ -72,6 +72,16 @@ def size(image: bytes) -> tuple[int, int]:
     return width, height
 
 
+def last_frame(image: bytes) -> bytes:
+    """The last frame of an animated image as PNG, for paper and for who wants no motion; nothing of an image that is still."""
+    with Image.open(io.BytesIO(image)) as opened:
+        frames = getattr(opened, "n_frames", 1)
+        if frames == 1:
+            return b""
+        opened.seek(frames - 1)
+        return png(np.asarray(opened.convert("RGB")))
+
+
 def mosaic(images: Images, width: int, height: int, between: int = 4, *, most: int = 64) -> tuple[NDArray[np.float64], int]:
     """As many images as fit well, up to `most`, side by side in at most (height, width) pixels; RGBA and the number shown.
 

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from simulacra import verdict
 from simulacra.evidence import ALARM, Check, Finding
 from simulacra.report import curves, images
+from simulacra.report.viewer import COLUMNS, Model, models, viewer
 
 if TYPE_CHECKING:
     from simulacra.report import Figure, Page
@@ -80,6 +81,7 @@ class Side:
     title: str
     word: str
     pictures: Sequence[Picture]
+    models: Sequence[Model] = ()  # of the first of them
 
 
 def page_as_html(page: Page) -> str:
@@ -88,6 +90,7 @@ def page_as_html(page: Page) -> str:
         loader=PackageLoader("simulacra", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     rows = [_row(finding, f"finding-{i}") for i, finding in enumerate(page.evidence.worst_first(), 1)]
+    sides = _sides(page)
     return environment.get_template("page.html").render(
         page=page,
         evidence=page.evidence,
@@ -104,7 +107,9 @@ def page_as_html(page: Page) -> str:
         standings=verdict.Standing,
         axis={"zero": _place(0.0), "one": _place(1.0), "low": AXIS[0], "high": AXIS[1]},
         checks=[_check(check) for check in page.evidence.checks],
-        sides=_sides(page),
+        sides=sides,
+        viewer=viewer() if any(side.models for side in sides) else None,
+        model_columns=COLUMNS,
         pictures_note=_pictures_note(page),
         panels=_panels(page.history),
         figures=[_figure(figure) for figure in page.figures],
@@ -168,12 +173,16 @@ def _check(check: Check) -> dict[str, Any]:
 def _sides(page: Page) -> list[Side]:
     rival = f"Rival: {page.rival_name}" if page.rival_name else "Rival"
     sides = [
-        ("Nature, held out", "held-out sample", page.nature_pictures),
-        ("Drawn", "drawn sample", page.drawn_pictures),
-        (rival, "rival sample", page.rival_pictures),
+        ("Nature, held out", "held-out sample", page.nature_pictures, page.nature_models),
+        ("Drawn", "drawn sample", page.drawn_pictures, page.drawn_models),
+        (rival, "rival sample", page.rival_pictures, ()),
     ]
     shown, target = _shown(page), 128 if page.rival_pictures is None else 96
-    return [Side(title, word, _pictures(side[:shown], page.captions, target)) for title, word, side in sides if shown and side is not None]
+    return [
+        Side(title, word, _pictures(pictures[:shown], page.captions, target), models(texts[:shown]))
+        for title, word, pictures, texts in sides
+        if shown and pictures is not None
+    ]
 
 
 def _shown(page: Page) -> int:
@@ -221,8 +230,10 @@ def _panels(history: Sequence[Mapping[str, float]]) -> list[Panel]:
 
 def _figure(figure: Figure) -> dict[str, Any]:
     """Small images are shown enlarged by a whole factor, large ones as wide as the page allows."""
-    shown = {"title": figure.title, "caption": figure.caption, "uri": images.data_uri(figure.image), "width": None, "scale": 1}
+    shown = {"title": figure.title, "caption": figure.caption, "uri": images.data_uri(figure.image), "width": None, "scale": 1, "still": ""}
     if isinstance(figure.image, bytes):
+        still = images.last_frame(figure.image)
+        shown["still"] = images.data_uri(still) if still else ""
         width, height = images.size(figure.image)
         scale = images.enlargement(height, width, 420)
         shown |= {"width": width * scale, "scale": scale}
