@@ -163,27 +163,28 @@ def to_rdkit(molecule: Molecule) -> Any:
     Aromatic bonds set both ends aromatic. Raises Refused where bonds are not known.
     """
     from rdkit import Chem
-    from rdkit.Geometry import Point3D
 
     if molecule.bonds is None:
         raise Refused("the bonds of this molecule are not known; perceive them first (perception.py)")
     orders = (Chem.BondType.ZERO, Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE, Chem.BondType.AROMATIC)
     made = Chem.RWMol()
-    for number, charge in zip(molecule.numbers.tolist(), molecule.charges.tolist(), strict=True):
+    aromatic = (molecule.bonds == BONDS.index("aromatic")).any(1).tolist()
+    for number, charge, flat in zip(molecule.numbers.tolist(), molecule.charges.tolist(), aromatic, strict=True):
         atom = Chem.Atom(number)
-        atom.SetFormalCharge(charge)
         atom.SetNoImplicit(True)
+        if charge:
+            atom.SetFormalCharge(charge)
+        if flat:
+            atom.SetIsAromatic(True)
         made.AddAtom(atom)
-    for i, j in zip(*np.nonzero(np.triu(molecule.bonds, 1)), strict=True):
-        kind = orders[molecule.bonds[i, j]]
-        made.AddBond(int(i), int(j), kind)
-        if kind == Chem.BondType.AROMATIC:
-            made.GetBondBetweenAtoms(int(i), int(j)).SetIsAromatic(True)
-            made.GetAtomWithIdx(int(i)).SetIsAromatic(True)
-            made.GetAtomWithIdx(int(j)).SetIsAromatic(True)
+    ends = np.argwhere(np.triu(molecule.bonds, 1)).tolist()
+    for i, j in ends:
+        kind = int(molecule.bonds[i, j])
+        count = made.AddBond(i, j, orders[kind])
+        if kind == BONDS.index("aromatic"):
+            made.GetBondWithIdx(count - 1).SetIsAromatic(True)
     shape = Chem.Conformer(len(molecule.numbers))
-    for i, (x, y, z) in enumerate(molecule.positions.astype(float).tolist()):
-        shape.SetAtomPosition(i, Point3D(x, y, z))
+    shape.SetPositions(molecule.positions.astype(np.float64))
     made.AddConformer(shape, assignId=True)
     return made.GetMol()
 
@@ -195,15 +196,18 @@ def from_rdkit(mol: Any, conformer: int = -1) -> Molecule:
     code = {Chem.BondType.SINGLE: 1, Chem.BondType.DOUBLE: 2, Chem.BondType.TRIPLE: 3, Chem.BondType.AROMATIC: 4}
     k = mol.GetNumAtoms()
     bonds = np.zeros((k, k), np.int8)
-    for bond in mol.GetBonds():
-        if bond.GetBondType() not in code:
+    for index in range(mol.GetNumBonds()):
+        bond = mol.GetBondWithIdx(index)
+        kind = code.get(bond.GetBondType())
+        if kind is None:
             raise Refused(f"bond of type {bond.GetBondType()}; expected single, double, triple or aromatic")
         i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
-        bonds[i, j] = bonds[j, i] = code[bond.GetBondType()]
+        bonds[i, j] = bonds[j, i] = kind
+    atoms = [mol.GetAtomWithIdx(i) for i in range(k)]
     return Molecule(
-        np.array([a.GetAtomicNum() for a in mol.GetAtoms()], np.uint8),
+        np.array([a.GetAtomicNum() for a in atoms], np.uint8),
         np.asarray(mol.GetConformer(conformer).GetPositions(), np.float32).reshape(k, 3),
-        np.array([a.GetFormalCharge() for a in mol.GetAtoms()], np.int8),
+        np.array([a.GetFormalCharge() for a in atoms], np.int8),
         bonds,
     )
 

@@ -202,10 +202,12 @@ def spacing(molecule: Molecule) -> tuple[float, float]:
     their covalent radii: about 1 where coordinates are in Angstrom. Infinity and NaN for a single atom."""
     if len(molecule.numbers) < 2:
         return np.inf, np.nan
-    distance = np.linalg.norm(molecule.positions[:, None] - molecule.positions[None], axis=2)
+    apart = molecule.positions[:, None] - molecule.positions[None]
+    distance = np.sqrt(np.einsum("ijk,ijk->ij", apart, apart))
     np.fill_diagonal(distance, np.inf)
     reach = _covalent_radii()[molecule.numbers]
-    return float(distance.min()), float(np.median((distance / (reach[:, None] + reach[None])).min(1)))
+    nearest = (distance / (reach[:, None] + reach[None])).min(1)
+    return float(distance.min()), float(np.sort(nearest)[len(nearest) // 2])
 
 
 @cache
@@ -275,9 +277,6 @@ def _from_block(part: str, hydrogens: bool) -> _Found:
         raise _Unusable("RDKit cannot read it as a mol block")
     if mol.GetNumAtoms() > LARGEST:
         raise _Unusable(f"has {mol.GetNumAtoms():,} atoms; at most {LARGEST} are read here (proteins need other models)")
-    dummy = next((a for a in mol.GetAtoms() if a.GetAtomicNum() == 0), None)
-    if dummy is not None:
-        raise _Unusable(f"atom {dummy.GetIdx() + 1} ({dummy.GetSymbol()}) is no element")
     if mol.GetNumConformers() and mol.GetNumAtoms() > 3 and lines[1][20:22] != "3D" and not mol.GetConformer().GetPositions()[:, 2].any():
         raise _Unusable("is a flat drawing (all z = 0, and its header does not say 3D); give its SMILES (.smi), which gets a conformer")
     whole, completed = _completed(mol, hydrogens)
@@ -289,6 +288,8 @@ def _examine_v2000(lines: Sequence[str]) -> None:
         atoms, bonds = int(lines[3][:3]), int(lines[3][3:6])
     except ValueError:
         raise _Unusable(f"its counts line says {lines[3].strip()[:40]!r}; expected the numbers of atoms and bonds") from None
+    if _plainly_good(lines[4 : 4 + atoms], lines[4 + atoms : 4 + atoms + bonds], atoms, bonds, lines[4 + atoms + bonds :]):
+        return
     says = f"its counts line says {atoms} atoms and {bonds} bonds, but"
     for row in range(atoms + bonds):
         if 4 + row >= len(lines) or lines[4 + row].startswith("M  END") or not lines[4 + row].strip():
@@ -307,6 +308,20 @@ def _examine_v2000(lines: Sequence[str]) -> None:
             raise _Unusable(f"line {5 + row} has a bond of type {kind}; expected 1 to 4 (single, double, triple, aromatic)")
     if len(lines) > 4 + atoms + bonds and re.match(r"[ \d]{3}[ \d]{3}", lines[4 + atoms + bonds]):
         raise _Unusable(f"{says} line {5 + atoms + bonds} still lists something: {lines[4 + atoms + bonds].strip()[:40]!r}")
+
+
+def _plainly_good(atoms: Sequence[str], bonds: Sequence[str], asked_atoms: int, asked_bonds: int, rest: Sequence[str]) -> bool:
+    """The quick way for nearly all records; what is wrong with the others is found line by line."""
+    try:
+        finite = np.isfinite([float(line[at : at + 10]) for line in atoms for at in (0, 10, 20)]).all()
+        ends = [int(line[at : at + 3]) for line in bonds for at in (0, 3)]
+    except ValueError:
+        return False
+    whole = len(atoms) == asked_atoms and len(bonds) == asked_bonds and bool(rest) and rest[0][:1] in ("M", "A", "V", "G", "S")
+    kinds = {line[6:9] for line in bonds}
+    known = ATOMIC_NUMBER.keys() >= {line[31:34].strip() for line in atoms} and kinds <= {"  1", "  2", "  3", "  4"}
+    inside = not ends or 1 <= min(ends) <= max(ends) <= asked_atoms
+    return bool(finite) and whole and known and inside and all(a != b for a, b in zip(ends[::2], ends[1::2], strict=True))
 
 
 def _examine_atom(line: str, row: int, says: str) -> None:
@@ -354,10 +369,10 @@ def _completed(mol: Any, hydrogens: bool) -> tuple[Any, bool]:
     clean = Chem.Mol(mol)
     if Chem.SanitizeMol(clean, catchErrors=True) != Chem.SanitizeFlags.SANITIZE_NONE:
         return mol, False
-    shows = any(n.GetAtomicNum() == 1 for a in clean.GetAtoms() if a.GetAtomicNum() == 6 for n in a.GetNeighbors())
-    if not hydrogens or shows or not any(a.GetTotalNumHs() for a in clean.GetAtoms()):
+    if not hydrogens or clean.GetNumAtoms(onlyExplicit=False) == clean.GetNumAtoms():
         return clean, False
-    return Chem.AddHs(clean, addCoords=True), True
+    shows = any(n.GetAtomicNum() == 1 for a in clean.GetAtoms() if a.GetAtomicNum() == 6 for n in a.GetNeighbors())
+    return (clean, False) if shows else (Chem.AddHs(clean, addCoords=True), True)
 
 
 def _fields(lines: Sequence[str]) -> dict[str, str]:
@@ -530,12 +545,24 @@ def packed(molecules: Molecules, **more: NDArray[Any]) -> bytes:
 def drawn_smiles(molecule: Molecule) -> tuple[str, bool]:
     """Canonical SMILES with stereo from the positions, and True; of a molecule that does not sanitise the SMILES as drawn, with all
     hydrogens, and False."""
+    with rdBase.BlockLogs():
+        mol, sanitises = _clean(molecule)
+        return _smiles(mol, sanitises), sanitises
+
+
+def _clean(molecule: Molecule) -> tuple[Any, bool]:
+    """Sanitised, with stereo from the positions, and True; as drawn, and False, where that fails."""
     mol = to_rdkit(molecule)
     clean = Chem.Mol(mol)
     if Chem.SanitizeMol(clean, catchErrors=True) != Chem.SanitizeFlags.SANITIZE_NONE:
-        return Chem.MolToSmiles(mol), False
+        return mol, False
     Chem.AssignStereochemistryFrom3D(clean)
-    return Chem.MolToSmiles(Chem.RemoveHs(clean)), True
+    return clean, True
+
+
+def _smiles(mol: Any, sanitises: bool) -> str:
+    smiles: str = Chem.MolToSmiles(Chem.RemoveHs(mol) if sanitises else mol)
+    return smiles
 
 
 def _refuse_unbonded(molecules: Sequence[Molecule], path: Path) -> None:
@@ -555,19 +582,15 @@ def _line(value: Any) -> str:
 def _sdf_text(molecules: Sequence[Molecule], titles: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for molecule, title, row in zip(molecules, titles, rows, strict=True):
-        smiles, sanitises = drawn_smiles(molecule)
-        fields = {"smiles": smiles, "sanitises": "yes" if sanitises else "no", **row}
+        mol, sanitises = _clean(molecule)
+        fields = {"smiles": _smiles(mol, sanitises), "sanitises": "yes" if sanitises else "no", **row}
         shown = "".join(f">  <{re.sub(r'[<>]', '', _line(name))}>\n{_line(value)}\n\n" for name, value in fields.items())
-        parts.append(f"{title[:80]}\n{_block(molecule, sanitises)}{shown}$$$$\n")
+        parts.append(f"{title[:80]}\n{_block(mol, sanitises)}{shown}$$$$\n")
     return "".join(parts)
 
 
-def _block(molecule: Molecule, sanitises: bool) -> str:
+def _block(mol: Any, sanitises: bool) -> str:
     """Mol block without its title line: V2000, or V3000 where that has no room. Kekule form where there is one."""
-    mol = to_rdkit(molecule)
-    if sanitises:
-        Chem.SanitizeMol(mol)
-        Chem.AssignStereochemistryFrom3D(mol)
     text: str = Chem.MolToMolBlock(mol, kekulize=sanitises, forceV3000=max(mol.GetNumAtoms(), mol.GetNumBonds()) > 999)
     return text.split("\n", 1)[1]
 

@@ -50,6 +50,7 @@ def bonds_from_smiles(numbers: NDArray[np.uint8], positions: NDArray[np.float32]
     template = Chem.MolFromSmiles(smiles)
     if template is None:
         raise Mismatch(f"SMILES {smiles} does not sanitise")
+    template = Chem.RemoveAllHs(template)  # also those that tell the two sides of an imine apart
     heavy = np.flatnonzero(numbers > 1)
     distance = np.linalg.norm(positions[:, None] - positions[None], axis=2)
     owner, hydrogens = _hydrogen_owners(numbers, distance, heavy)
