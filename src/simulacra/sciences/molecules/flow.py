@@ -14,7 +14,8 @@ runs ahead of the geometry when a molecule is drawn.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,18 +23,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
-from simulacra.descent import Descent
+from simulacra.descent import Descent, under
 from simulacra.families import flow
 from simulacra.nets.pairs import PairTransformer, centred
-from simulacra.sciences.molecules import graphs
-from simulacra.sciences.molecules.data import BONDS, PROPERTIES, Molecules
+from numpy.typing import NDArray
+from simulacra.sciences.molecules import graphs, hydrogens
+from simulacra.sciences.molecules.constraints import Constraints, formula_given
+from simulacra.sciences.molecules.data import BONDS, PROPERTIES, Molecule, Molecules, stacked
 from simulacra.sciences.molecules.graphs import Conditions, Graphs
 from simulacra.study import Noise, Recipe, Split, Study
 from simulacra.training import device_of
 
 FREQUENCIES = 16  # of the time embedding
+ATTEMPTS = 8  # at a formula, before a row that misses it is given as it is
 
 
 class FlowRecipe(Recipe):
@@ -63,9 +67,10 @@ class FlowRecipe(Recipe):
 class MoleculeFlow:
     """The network, its vocabulary, and the paths that it was trained on."""
 
-    def __init__(self, recipe: FlowRecipe, classes: list[graphs.AtomClass], conditions: Conditions, scale: float, atoms: int) -> None:
-        self.recipe, self.classes, self.conditions, self.scale, self.atoms = recipe, classes, conditions, scale, atoms
+    def __init__(self, recipe: FlowRecipe, classes: list[graphs.AtomClass], conditions: Conditions, scale: float, sizes: Tensor) -> None:
+        self.recipe, self.classes, self.conditions, self.scale, self.sizes = recipe, classes, conditions, scale, sizes
         self.device, self.placed = device_of(recipe.device), recipe.hydrogens == "placed"
+        self.atoms = int(sizes[:, 1 if self.placed else 0].max())  # points of the largest training molecule: draws are this wide
         known = len(classes)
         network = PairTransformer(
             node_in=2 * known + 1, pair_in=2 * len(BONDS) + 1, conditions=4 * FREQUENCIES + conditions.width, node_out=known,
@@ -92,7 +97,8 @@ class MoleculeFlow:
         told = self.conditions(
             batch, torch.rand(b).to(x1) < self.recipe.told, torch.rand(b).to(x1) < 0.25, torch.rand(b, len(PROPERTIES)).to(x1) < 0.1
         )
-        network = self.descent.module
+        # Compiled for one shape: a batch of a rare size, smaller than the rest, takes the plain way.
+        network = self.descent.module if b == self.recipe.batch else self.descent.module.forward
         guess = None
         if torch.rand(()) < 0.5:
             with torch.no_grad():
@@ -100,7 +106,7 @@ class MoleculeFlow:
         atoms, pairs, x = self._raw(network, classes, bonds, xt, t.to(x1), s.to(x1), told, goal.mask, guess)
         losses = self._losses(goal, x1, t.to(x1), s.to(x1), classes, bonds, atoms, pairs, x)
         norm = self.descent(losses["positions"] + 0.3 * losses["atoms"] + 0.3 * losses["bonds"])
-        return losses | {"gradient": norm}
+        return {name: loss.detach() for name, loss in losses.items()} | {"gradient": norm}
 
     def _losses(
         self, goal: Graphs, x1: Tensor, t: Tensor, s: Tensor, classes: Tensor, bonds: Tensor, atoms: Tensor, pairs: Tensor, x: Tensor
@@ -120,7 +126,7 @@ class MoleculeFlow:
         }
 
     def _raw(
-        self, network: nn.Module, classes: Tensor, bonds: Tensor, xt: Tensor, t: Tensor, s: Tensor, told: Tensor, mask: Tensor,
+        self, network: Callable[..., Any], classes: Tensor, bonds: Tensor, xt: Tensor, t: Tensor, s: Tensor, told: Tensor, mask: Tensor,
         guess: tuple[Tensor, Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Class logits (B, n, K), bond logits (B, n, n, bonds) and guessed positions (B, n, 3) in units of `scale`."""
@@ -136,52 +142,115 @@ class MoleculeFlow:
         )
         return out[0], out[1], out[2] / self.scale
 
-    def _guess(self, network: nn.Module, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def _guess(self, network: Callable[..., Any], *given: Any) -> tuple[Tensor, Tensor, Tensor]:
         atoms, pairs, x = self._raw(network, *given)
         return atoms.softmax(-1), pairs.softmax(-1), x
 
     # --- drawing ---
 
+    def draw(self, like: Molecules, noise: Noise) -> Molecules:
+        """New molecules with as many heavy atoms as the rows of `like`, and whatever else it asks for.
+
+        The number of hydrogens is told to the network, which mostly keeps to it. A formula is kept: elements by construction, and a
+        row whose hydrogens do not add up is drawn again, at most ATTEMPTS times. Atoms whose positions are given keep them exactly.
+        """
+        drawn = self._whole(self.path(like, noise)[-1], like)
+        strict = formula_given(like)
+        for _ in range(ATTEMPTS if self.placed and strict.any() else 0):
+            wrong = strict.cpu() & (drawn.bucket != like.bucket.cpu())
+            again = self._whole(self.path(like, noise)[-1], like)
+            drawn = Molecules.join([drawn, again])[torch.where(wrong, torch.arange(len(like)) + len(like), torch.arange(len(like)))]
+        return drawn
+
+    def trace(self, like: Molecules, noise: Noise, frames: int) -> Sequence[Molecules]:
+        """The guess of the finished molecule at `frames` moments of its path, at the positions that the path has then."""
+        graphs_ = self.path(like, noise)
+        at = np.linspace(0, len(graphs_) - 1, frames).round().astype(int)
+        last = self._whole(graphs_[-1], like)
+        return [*(self._bare(graphs_[k]) for k in at[:-1]), last]
+
     @torch.no_grad()
-    def finished(self, like: Molecules, noise: Noise) -> Graphs:
-        """The graphs with positions that the path from noise ends at, one per row of `like`."""
+    def path(self, like: Molecules, noise: Noise) -> list[Graphs]:
+        """All states from noise to the finished graph, one row per row of `like`; classes not yet known are len(vocabulary)."""
         recipe, network = self.recipe, self.descent.average
-        points = (like.numbers > 1) if self.placed else like.numbers > 0
-        b, n = len(like), max(self.atoms, int(points.sum(1).max()))
-        mask = torch.zeros(b, n, dtype=torch.bool)
-        width = min(n, points.shape[1])
-        mask[:, :width] = points[:, :width].cpu()
-        mask = mask.to(self.device)
-        told = self.conditions(like, *self._asked(like)).to(self.device)
+        asked = Constraints.of(like.to(self.device), self.classes, self.conditions, placed=self.placed, atoms=self.atoms)
+        mask = asked.mask
+        b, n = mask.shape
         x = centred(noise.normal(n, 3).to(self.device), mask)
         classes = torch.full((b, n), len(self.classes), device=self.device)
-        bonds = torch.full((b, n, n), len(BONDS), device=self.device)
+        bonds = torch.where(asked.bonds >= 0, asked.bonds, len(BONDS))
         atom_dice = noise.uniform(recipe.evaluations, 2, n).to(self.device)
         bond_dice = symmetric(noise.uniform(recipe.evaluations, 2, n, n)).to(self.device)
-        guess = None
+        guess, seen = None, [Graphs(classes, bonds, x * self.scale, mask)]
         steps = flow.times(recipe.evaluations, bend=1.5)
-        for k, (t, later) in enumerate(zip(steps[:-1], steps[1:], strict=True)):
+        for k, (t, later) in enumerate(pairwise(steps)):
             s, ahead = (1 - (1 - u) ** recipe.lead for u in (t, later))
             now = [torch.full((b,), v, device=self.device) for v in (t, s)]
-            logits, pairs, end = self._raw(network, classes, bonds, x, *now, told, mask, guess)
+            logits, pairs, end = self._raw(network, classes, bonds, x, *now, asked.told, mask, guess)
+            end = asked.laid(end * self.scale) / self.scale
             guess = logits.softmax(-1), pairs.softmax(-1), end
             chance = (ahead - s) / (1 - s) if ahead < 1 else 1.0
-            classes = flow.unmasked(classes, logits, chance, atom_dice[:, k, 0], atom_dice[:, k, 1], len(self.classes))
-            bonds = flow.unmasked(bonds, pairs, chance, bond_dice[:, k, 0], bond_dice[:, k, 1], len(BONDS))
+            classes = asked.unmasked(classes, logits, chance, *atom_dice[:, k].unbind(1))
+            # Mirrored: the two ends of a pair agree but for the last bits of their logits.
+            bonds = symmetric(flow.unmasked(bonds, pairs, chance, *bond_dice[:, k].unbind(1), len(BONDS)))
             x = flow.towards(x, end, t, later)
+            seen.append(Graphs(classes, bonds, x * self.scale, mask))
         pair = mask[:, :, None] & mask[:, None] & ~torch.eye(n, dtype=torch.bool, device=self.device)
-        return Graphs(classes, torch.where(pair, bonds, 0), x * self.scale, mask)
+        return [*seen[:-1], Graphs(classes, torch.where(pair, bonds, 0), asked.returned(x * self.scale), mask)]
 
-    def _asked(self, like: Molecules) -> tuple[Tensor, Tensor, Tensor]:
-        b = len(like)
-        known = torch.ones(b, dtype=torch.bool, device=like.numbers.device)
-        return known, torch.zeros_like(known), torch.zeros(b, len(PROPERTIES), dtype=torch.bool, device=known.device)
+    def _whole(self, graph: Graphs, like: Molecules) -> Molecules:
+        """The finished graphs as molecules, hydrogens in place, in the frame of the given atoms."""
+        found = [self._molecule(graph, row) for row in range(len(graph.mask))]
+        if self.placed:
+            found = [hydrogens.place(molecule, counts) for molecule, counts in found]
+        else:
+            found = [molecule for molecule, _ in found]
+        drawn = stacked(found)
+        width = max(drawn.numbers.shape[1], like.numbers.shape[1])
+        return drawn.widened(width)
+
+    def _bare(self, graph: Graphs) -> Molecules:
+        """Graphs on their way as molecules: atoms not yet known are carbon, bonds not yet known are none, no hydrogens placed."""
+        unknown = graph.classes == len(self.classes)
+        carbon = next((k for k, (z, _, _) in enumerate(self.classes) if z == 6), 0)
+        bonds = torch.where(graph.bonds == len(BONDS), 0, graph.bonds)
+        now = Graphs(torch.where(unknown, carbon, graph.classes), bonds, graph.positions, graph.mask)
+        return stacked([self._molecule(now, row)[0] for row in range(len(now.mask))])
+
+    def _molecule(self, graph: Graphs, row: int) -> tuple[Molecule, NDArray[np.int64]]:
+        """Row `row` without padding, and the hydrogens that its atoms still need."""
+        k = int(graph.mask[row].sum())
+        described = np.array([self.classes[c] for c in graph.classes[row, :k].tolist()])
+        positions, bonds = graph.positions[row, :k].cpu().numpy(), graph.bonds[row, :k, :k].cpu().numpy()
+        molecule = Molecule(described[:, 0].astype(np.uint8), positions, described[:, 1].astype(np.int8), bonds.astype(np.int8))
+        return molecule, described[:, 2]
+
+    # --- state ---
 
     def state_dict(self) -> dict[str, Tensor]:
-        return self.descent.state_dict()
+        return self.descent.state_dict() | {f"learnt.{k}": v for k, v in self._learnt().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.descent.load_state_dict(state)
+
+    def to_ship(self) -> dict[str, Tensor]:
+        """The averaged weights and what was learnt from the training set: all that drawing needs."""
+        network = {f"average.{k}": v for k, v in self.descent.average.state_dict().items()}
+        return network | {f"learnt.{k}": v for k, v in self._learnt().items()}
+
+    def _learnt(self) -> dict[str, Tensor]:
+        conditions = self.conditions
+        return {
+            "classes": torch.tensor(self.classes), "elements": torch.tensor(conditions.elements), "centre": conditions.centre,
+            "deviation": conditions.scale, "range": conditions.range, "scale": torch.tensor(self.scale, dtype=torch.float64),
+            "sizes": self.sizes,
+        }  # fmt: skip
+
+    def ask(self, n: int, conditions: Mapping[str, str]) -> Molecules:
+        """A template of n rows under `conditions` (asking.py), with sizes like those of the training molecules."""
+        from simulacra.sciences.molecules import asking
+
+        return asking.ask(self.sizes, n, conditions, self.conditions.elements)
 
 
 def path_times(count: int) -> tuple[Tensor, Tensor]:
@@ -212,8 +281,17 @@ def build(recipe: FlowRecipe, training: Molecules) -> MoleculeFlow:
     some = training[torch.linspace(0, len(training) - 1, min(len(training), 4096)).long()]
     goal = graphs.encoded(some, classes, placed=placed)
     scale = float((goal.positions[goal.mask].square().mean()).sqrt())
-    atoms = int((training.heavy if placed else training.bucket).max())
-    return MoleculeFlow(recipe, classes, Conditions.learnt(training, classes), scale, atoms)
+    return MoleculeFlow(recipe, classes, Conditions.learnt(training, classes), scale, torch.stack([training.bucket, training.heavy], 1))
+
+
+def restore(recipe: FlowRecipe, state: Mapping[str, Tensor]) -> MoleculeFlow:
+    """The learner that `to_ship` or `state_dict` describes, to draw with."""
+    learnt = under(state, "learnt")
+    conditions = Conditions(learnt["elements"].tolist(), learnt["centre"], learnt["deviation"], learnt["range"])
+    classes = [(z, c, h) for z, c, h in learnt["classes"].tolist()]
+    learner = MoleculeFlow(recipe.model_copy(update={"compile": False}), classes, conditions, float(learnt["scale"]), learnt["sizes"])
+    learner.descent.average.load_state_dict(under(state, "average"))
+    return learner
 
 
 def load(recipe: FlowRecipe) -> Split[Molecules]:

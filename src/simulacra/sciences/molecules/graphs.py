@@ -85,8 +85,8 @@ class Conditions:
     hydrogens, heavy atoms per element, and PROPERTIES standardised by mean and deviation over training.
     """
 
-    def __init__(self, elements: Sequence[int], centre: Tensor, scale: Tensor) -> None:
-        self.elements, self.centre, self.scale = list(elements), centre, scale
+    def __init__(self, elements: Sequence[int], centre: Tensor, scale: Tensor, range_: Tensor) -> None:
+        self.elements, self.centre, self.scale, self.range = list(elements), centre, scale, range_
         self.width = 2 + 1 + len(self.elements) + 2 * len(PROPERTIES) + 1
 
     @classmethod
@@ -96,7 +96,9 @@ class Conditions:
         count = known.sum(0).clamp_min(1)
         centre = values.nan_to_num().sum(0) / count
         scale = ((values - centre).nan_to_num().square().sum(0) / count).sqrt().clamp_min(1e-6)
-        return cls(sorted({z for z, _, _ in classes if z > 1}), centre, torch.where(known.any(0), scale, torch.ones_like(scale)))
+        lowest, highest = (f(values.nan_to_num(v), 0) for f, v in ((torch.amin, torch.inf), (torch.amax, -torch.inf)))
+        scale = torch.where(known.any(0), scale, torch.ones_like(scale))
+        return cls(sorted({z for z, _, _ in classes if z > 1}), centre, scale, torch.stack([lowest, highest]))
 
     def __call__(self, molecules: Molecules, hydrogens_known: Tensor, formula_known: Tensor, property_known: Tensor) -> Tensor:
         """(B, width); the flags are (B,), (B,) and (B, properties) bool, what is not known is 0."""
