@@ -26,7 +26,7 @@ from rdkit import Chem, rdBase
 
 from simulacra.sciences.molecules.data import ATOMIC_NUMBER, BONDS, SYMBOLS, Molecule, Molecules, to_rdkit, unstacked
 from simulacra.sciences.molecules.perception import as_question, blocks, edm_bonds, perceive
-from simulacra.sciences.molecules.timebox import TimeBox, Unanswered
+from simulacra.sciences.molecules.timebox import WORKER, TimeBox, Unanswered
 from simulacra.study import Refused
 
 Floats = NDArray[np.float64]
@@ -65,7 +65,11 @@ def _sanitised(mol: Chem.Mol) -> bool:
     return True
 
 
-def _largest(fragments: Sequence[Chem.Mol]) -> Chem.Mol:
+def _largest_fragment(mol: Chem.Mol) -> Chem.Mol:
+    """The fragment with most atoms, the first of those; the molecule itself where it is in one piece."""
+    if len(Chem.GetMolFrags(mol)) == 1:
+        return mol
+    fragments: Sequence[Chem.Mol] = Chem.GetMolFrags(mol, asMols=True, sanitizeFrags=False)
     return max(fragments, key=lambda fragment: int(fragment.GetNumAtoms()))
 
 
@@ -159,7 +163,7 @@ def edm_smiles(molecules: Molecules) -> list[str | None]:
 
 def _smiles_of_largest(mol: Chem.Mol) -> str | None:
     """SMILES of the largest fragment, None where it does not sanitise."""
-    fragment = mol if len(Chem.GetMolFrags(mol)) == 1 else _largest(Chem.GetMolFrags(mol, asMols=True, sanitizeFrags=False))
+    fragment = _largest_fragment(mol)
     return str(Chem.MolToSmiles(fragment)) if _sanitised(fragment) else None
 
 
@@ -233,8 +237,10 @@ def _reread(smiles: str | None, relaxed: bool) -> str | None:
                 atom.SetFormalCharge(1)
     if not _sanitised(mol):
         return None
-    fragment = mol if len(Chem.GetMolFrags(mol)) == 1 else _largest(Chem.GetMolFrags(mol, asMols=True))
-    return str(Chem.MolToSmiles(Chem.RemoveHs(fragment)))
+    fragment = _largest_fragment(mol)
+    if any(atom.GetAtomicNum() == 1 for atom in fragment.GetAtoms()):
+        fragment = Chem.RemoveHs(fragment, sanitize=False)
+    return str(Chem.MolToSmiles(fragment))
 
 
 # ------------------------------------------------------------------------------------------------------------------- midi
@@ -583,7 +589,7 @@ def posebusters_checks(molecules: Molecules, seconds: float = 30.0) -> PoseBuste
     """
     if importlib.util.find_spec("posebusters") is None:
         raise Refused('posebusters is not installed; pip install "simulacra[chem]" brings it')
-    answers = _asked("posebusters", molecules, seconds)
+    answers = _asked("posebusters", molecules, seconds, (*WORKER, "posebusters"))
     names = tuple(next((list(answer["checks"]) for answer in answers if isinstance(answer, dict)), []))
     passed = [[isinstance(answer, dict) and answer["checks"].get(name, False) for name in names] for answer in answers]
     reasons = tuple("" if isinstance(answer, dict) else answer for answer in answers)
@@ -602,10 +608,10 @@ def strain(molecules: Molecules, seconds: float = 10.0) -> Floats:
     return found
 
 
-def _asked(task: str, molecules: Molecules, seconds: float) -> list[dict[str, Any] | str]:
+def _asked(task: str, molecules: Molecules, seconds: float, command: Sequence[str] = WORKER) -> list[dict[str, Any] | str]:
     """What a time-boxed process answers about each molecule, or why it did not."""
     answers: list[dict[str, Any] | str] = []
-    with TimeBox(seconds) as box:
+    with TimeBox(seconds, command) as box:
         for molecule in unstacked(perceive(molecules)):
             try:
                 answers.append(box.ask({"task": task, **as_question(molecule)}))

@@ -11,6 +11,7 @@ The worker is this same file: python -m simulacra.sciences.molecules.timebox
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import queue
@@ -185,9 +186,11 @@ def _end_after(seconds: float) -> None:
 
 
 def main() -> None:
-    """Answer questions from standard input on standard output until it closes."""
+    """Answer questions from standard input on standard output until it closes. Modules named as arguments are loaded first."""
     from rdkit import rdBase
 
+    for name in ("rdkit.Chem.rdDetermineBonds", "rdkit.Chem.rdForceFieldHelpers", *sys.argv[1:]):
+        importlib.import_module(name)  # loading is no part of the time that a molecule has
     rdBase.DisableLog("rdApp.*")
     _limit_memory()
     answers, sys.stdout = sys.stdout, sys.stderr  # what a library prints must not come between the answers
