@@ -337,7 +337,8 @@ def _examine_atom(line: str, row: int, says: str) -> None:
 
 def _number(symbol: str, row: int) -> int:
     """Atomic number of a symbol, or of a number, as XYZ files sometimes have it."""
-    name = {"D": "H", "T": "H"}.get(symbol, symbol.capitalize())
+    name = symbol.capitalize()
+    name = "H" if name in ("D", "T") else name
     if symbol.isdigit() and 0 < int(symbol) < len(SYMBOLS):
         return int(symbol)
     if name not in ATOMIC_NUMBER or name == "*":
@@ -389,8 +390,8 @@ def _fields(lines: Sequence[str]) -> dict[str, str]:
 
 
 def _frames(text: str) -> _Records:
-    """A frame runs from its count line to the next line that is blank or a bare number, whatever the count says: so one wrong count
-    spoils one frame."""
+    """A frame runs from its count line to the next line that is blank or a bare number, or behind its atoms where more atoms follow
+    later, whatever the count says: so one wrong count spoils one frame. Other lines behind the atoms (QM9's own files) are left out."""
     lines = text.split("\n")
     at, number = 0, 0
     while at < len(lines):
@@ -400,6 +401,9 @@ def _frames(text: str) -> _Records:
         number += 1
         after = at + 2 if lines[at].strip().isdigit() else at + 1  # a comment may be blank or a number
         stop = next((i for i in range(after, len(lines)) if not lines[i].strip() or lines[i].strip().isdigit()), len(lines))
+        behind = next((i for i in range(at + 2, stop) if not _is_atom(lines[i].split())), stop)
+        if any(_is_atom(line.split()) for line in lines[behind:stop]) and after == at + 2:
+            stop = behind
         yield f"frame {number} (line {at + 1})", partial(_from_frame, lines[at:stop])
         at = stop
 
