@@ -216,6 +216,18 @@ def test_the_system_ends_a_worker_whose_asker_is_gone():
         assert worker.wait(timeout=60) == -signal.SIGALRM
 
 
+def test_a_worker_loads_no_torch():
+    code = "import sys; import simulacra.sciences.molecules.timebox; print(sorted({'torch', 'rdkit', 'numpy'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_worker_takes_no_library_from_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "rdkit.py").write_text("raise SystemExit('not the library')")
+    monkeypatch.chdir(tmp_path)
+    found = perceive(stacked([without_bonds(embedded("CO"))]), "rdkit", seconds=30)
+    assert (found.bonds != UNKNOWN).all()
+
+
 def test_every_symbol_of_the_tables_is_an_element():
     for table in (perception.SINGLE, perception.DOUBLE, perception.TRIPLE):
         assert {s for a, row in table.items() for s in (a, *row)} <= set(SYMBOLS[1:])

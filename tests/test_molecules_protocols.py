@@ -8,6 +8,7 @@ import pytest
 import torch
 from rdkit import Chem
 from rdkit.Chem import AllChem
+from scipy import stats
 
 from simulacra.sciences.molecules import protocols, qm9
 from simulacra.sciences.molecules.data import Molecule, from_rdkit, read_geometries, stacked
@@ -306,6 +307,14 @@ def test_nature_is_at_no_distance_from_itself():
     assert midi_distances(marginals(molecules), marginals(molecules)) == pytest.approx(dict.fromkeys(midi(molecules, molecules).floor, 0.0))
 
 
+def test_the_distance_of_two_histograms_is_wasserstein_s():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        p, q = rng.integers(0, 9, 12).astype(float), rng.integers(1, 9, 15).astype(float)
+        expected = stats.wasserstein_distance(np.arange(12), np.arange(15), p + 1e-12, q)
+        assert protocols._w1(p, q) == pytest.approx(expected)
+
+
 def stretched(molecule, factor):
     return Molecule(molecule.numbers, molecule.positions * np.float32(factor), molecule.charges, molecule.bonds)
 
@@ -401,6 +410,17 @@ def test_strict_gives_the_first_reason_of_each_kind_of_failure():
     assert "2 fragments" in reason_of(side_by_side(ethanol, water))
     assert "unpaired" in reason_of(without(embedded("C"), 4))
     assert "unpaired" in reason_of(without(ethanol, hydrogen_on(ethanol, 2)))
+
+
+def test_strict_does_not_mend_a_nitro_group_drawn_with_five_bonds():
+    drawn = embedded("C[N+](=O)[O-]")
+    bonds = drawn.bonds.copy()
+    nitrogen = int(np.flatnonzero(drawn.numbers == 7)[0])
+    bonds[nitrogen, drawn.numbers == 8] = bonds[drawn.numbers == 8, nitrogen] = 2
+    uncharged = Molecule(drawn.numbers, drawn.positions, np.zeros_like(drawn.charges), bonds)
+    assert reason_of(drawn) == ""
+    assert "does not sanitise" in reason_of(uncharged)
+    assert midi(stacked([uncharged]), rows("C", "CO")).smiles.validity == 1  # RDKit's clean-up writes the charges
 
 
 def test_strict_adds_no_hydrogen_where_edm_and_midi_do():

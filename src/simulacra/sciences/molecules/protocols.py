@@ -35,7 +35,7 @@ RDKIT: str = rdBase.rdkitVersion
 BOND_TYPES = (Chem.BondType.ZERO, Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE, Chem.BondType.AROMATIC)
 
 
-def _percent(part: float, whole: float) -> float:
+def _share(part: float, whole: float) -> float:
     """Share of a whole, NaN where there is no whole."""
     return part / whole if whole else float("nan")
 
@@ -55,6 +55,9 @@ def _graph(numbers: Any, charges: Any, bonds: Any) -> Chem.RWMol:
     for i, j, order in zip(first.tolist(), second.tolist(), bonds[first, second].tolist(), strict=True):
         made.AddBond(i, j, BOND_TYPES[order])
     return made
+
+
+AS_DRAWN = Chem.SanitizeFlags.SANITIZE_ALL ^ Chem.SanitizeFlags.SANITIZE_CLEANUP  # cleaning up mends a nitrogen with five bonds
 
 
 def _sanitised(mol: Chem.Mol) -> bool:
@@ -92,13 +95,18 @@ class Novelty:
     novelty: float  # distinct and not in training / distinct; NaN without training SMILES
     rdkit: str = RDKIT
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """The published figures by name, as fractions."""
+        return {"validity": self.validity, "uniqueness": self.uniqueness, "V x U": self.valid_unique, "novelty": self.novelty}
+
     @classmethod
     def of(cls, smiles: Sequence[str | None], training: Collection[str]) -> Novelty:
         valid = [s for s in smiles if s is not None]
         distinct = set(valid)
-        new = _percent(len(distinct - frozenset(training)), len(distinct)) if training else float("nan")
+        new = _share(len(distinct - frozenset(training)), len(distinct)) if training else float("nan")
         n = len(smiles)
-        return cls(tuple(smiles), _percent(len(valid), n), _percent(len(distinct), len(valid)), _percent(len(distinct), n), new)
+        return cls(tuple(smiles), _share(len(valid), n), _share(len(distinct), len(valid)), _share(len(distinct), n), new)
 
 
 # -------------------------------------------------------------------------------------------------------------------- edm
@@ -123,11 +131,16 @@ class EDM:
 
     @property
     def atom_stability(self) -> float:
-        return _percent(int(self.stable_atoms.sum()), int(self.atoms.sum()))
+        return _share(int(self.stable_atoms.sum()), int(self.atoms.sum()))
 
     @property
     def molecule_stability(self) -> float:
-        return _percent(int(self.stable.sum()), len(self.atoms))
+        return _share(int(self.stable.sum()), len(self.atoms))
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The published figures by name, as fractions."""
+        return {"atom stability": self.atom_stability, "molecule stability": self.molecule_stability}
 
 
 def edm(molecules: Molecules) -> EDM:
@@ -205,6 +218,12 @@ class DiGress:
     @property
     def novelty(self) -> float:
         return self.relaxed.novelty
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The published figures by name, as fractions."""
+        names = ("validity", "relaxed_validity", "uniqueness", "novelty")
+        return {name.replace("_", " "): getattr(self, name) for name in names}
 
 
 def digress(smiles: Sequence[str | None], training_smiles: Sequence[str] | None = None) -> DiGress:
@@ -442,15 +461,21 @@ class MiDi:
 
     @property
     def atom_stability(self) -> float:
-        return _percent(int(self.stable_atoms.sum()), int(self.atoms.sum()))
+        return _share(int(self.stable_atoms.sum()), int(self.atoms.sum()))
 
     @property
     def molecule_stability(self) -> float:
-        return _percent(int(self.stable.sum()), len(self.atoms))
+        return _share(int(self.stable.sum()), len(self.atoms))
 
     @property
     def connectedness(self) -> float:
-        return _percent(int((self.fragments == 1).sum()), len(self.fragments))
+        return _share(int((self.fragments == 1).sum()), len(self.fragments))
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The published figures by name: fractions, then distances in the units that `midi_distances` states."""
+        stability = {"atom stability": self.atom_stability, "molecule stability": self.molecule_stability}
+        return {**stability, **self.smiles.figures, "connectedness": self.connectedness, **self.distances}
 
 
 def midi(molecules: Molecules, nature: Molecules, training_smiles: Collection[str] | None = None, *, seed: int = 0) -> MiDi:
@@ -458,7 +483,7 @@ def midi(molecules: Molecules, nature: Molecules, training_smiles: Collection[st
 
     Stability: `stable_atoms`, which differs from the published code where that counts aromatic bonds as single ones. Validity: the
     largest fragment sanitises, with lacking hydrogens added silently. Training SMILES must come from `graph_smiles` of the training
-    molecules. The floor parts nature into two halves at random (`seed`).
+    molecules. The floor parts nature into two halves at random (`seed`) and so has half of nature's size on either side.
     """
     if not len(molecules) or len(nature) < 2:
         raise Refused(f"MiDi's protocol compares molecules with nature: {len(molecules)} were drawn, nature has {len(nature)}")
@@ -485,7 +510,12 @@ class Strict:
 
     @property
     def validity(self) -> float:
-        return _percent(int(self.valid.sum()), len(self.valid))
+        return _share(int(self.valid.sum()), len(self.valid))
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The share of molecules that are valid."""
+        return {"strict validity": self.validity}
 
 
 def strict(molecules: Molecules, charge: int = 0) -> Strict:
@@ -508,7 +538,7 @@ def _drawn(molecules: Molecules) -> Iterable[Chem.Mol]:
 def _fault(mol: Chem.Mol, charge: int) -> str:
     """First reason why the molecule is not one, "" where it is. Sanitises `mol` in place."""
     try:
-        Chem.SanitizeMol(mol)
+        Chem.SanitizeMol(mol, AS_DRAWN)
     except (ValueError, RuntimeError) as error:
         return f"does not sanitise: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
     fragments = len(Chem.GetMolFrags(mol))

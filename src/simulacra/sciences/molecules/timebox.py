@@ -24,7 +24,7 @@ from typing import Any, Self
 
 START = 60.0  # seconds that a worker may take to import its libraries, on a slow disc
 MEMORY = 8 * 2**30  # bytes of address space of a worker, where the system can limit it
-WORKER = (sys.executable, "-m", "simulacra.sciences.molecules.timebox")
+WORKER = (sys.executable, "-P", "-m", "simulacra.sciences.molecules.timebox")  # -P: what lies in the working folder is no library
 
 
 class Unanswered(RuntimeError):
@@ -147,7 +147,7 @@ def strain(question: Mapping[str, Any]) -> dict[str, Any]:
     from rdkit.Chem import rdForceFieldHelpers as mmff
 
     mol = _molecule(question, bonded=True)
-    Chem.SanitizeMol(mol)
+    Chem.SanitizeMol(mol, Chem.SanitizeFlags.SANITIZE_ALL ^ Chem.SanitizeFlags.SANITIZE_CLEANUP)
     if not mmff.MMFFHasAllMoleculeParams(mol):
         return {"drawn": None, "relaxed": None}
     field = mmff.MMFFGetMoleculeForceField(mol, mmff.MMFFGetMoleculeProperties(mol, mmffVariant="MMFF94"))
