@@ -29,8 +29,9 @@
     const viewers = cells.map((cell, i) => {
       const viewer = grid[Math.floor(i / columns)][i % columns];
       viewer.addModel(cell.dataset.model, cell.dataset.format);
-      viewer.setStyle({}, { stick: { radius: 0.12, colorscheme: "Jmol" }, sphere: { scale: 0.24, colorscheme: "Jmol" } });
+      viewer.setStyle({}, { stick: { radius: 0.12, doubleBondScaling: 0.55, tripleBondScaling: 0.4, colorscheme: "Jmol" }, sphere: { scale: 0.24, colorscheme: "Jmol" } });
       viewer.zoomTo();
+      viewer.zoom(1.3);
       return viewer;
     });
     grid.flat().forEach((viewer) => viewer.render());
