@@ -138,7 +138,7 @@ def test_smiles_come_back_as_the_same_molecules_in_new_conformers(molecules, tmp
     again = [drawn_smiles(m)[0] for m in unstacked(reading.molecules)]
     assert [Chem.CanonSmiles(s, useChiral=False) for s in names] == [Chem.CanonSmiles(s, useChiral=False) for s in again]
     assert "ETKDG and MMFF94" in " ".join(reading.remarks)
-    assert all(0.9 < spacing(m)[1] < 1.2 for m in unstacked(reading.molecules))
+    assert all(0.75 < spacing(m)[1] < 1.1 for m in unstacked(reading.molecules))
 
 
 def test_conformers_depend_on_the_seed_alone(tmp_path):
