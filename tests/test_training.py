@@ -73,6 +73,35 @@ def test_clipping_bounds_the_gradient_but_reports_its_norm():
     assert float(net.weight.grad.norm()) == pytest.approx(1.0, rel=1e-4)
 
 
+def test_adaptive_clipping_follows_the_norms_of_the_last_fifty_steps():
+    torch.manual_seed(0)
+    net = nn.Linear(1, 1, bias=False)
+    descent = Descent(net, lr=1e-9, clip="adaptive")
+    remembered = [3000.0]  # as published: the first gradients are not clipped
+    for step, size in enumerate([*torch.rand(70).mul(3).add(1).tolist(), 1000.0, 2.0]):
+        limit = 1.5 * np.mean(remembered[-50:]) + 2 * np.std(remembered[-50:])
+        assert float(descent(size * net.weight.sum())) == pytest.approx(size, rel=1e-5)
+        taken = min(size, limit)
+        assert float(net.weight.grad) == pytest.approx(taken, rel=1e-4), step
+        remembered.append(taken)
+    assert max(remembered[-50:]) < 15  # the thousand came in as clipped, and did not lift the limit
+
+
+def test_amsgrad_never_forgets_the_largest_gradient():
+    moved = []
+    for amsgrad in (False, True):
+        net = nn.Linear(1, 1, bias=False)
+        descent = Descent(net, lr=0.1, amsgrad=amsgrad, betas=(0.0, 0.5))
+        descent(100.0 * net.weight.sum())
+        for _ in range(30):
+            descent(net.weight.sum())
+        before = net.weight.item()
+        descent(net.weight.sum())
+        moved.append(before - net.weight.item())
+    assert moved[0] == pytest.approx(0.1, rel=1e-3)
+    assert moved[1] < 0.1 * moved[0]
+
+
 def test_the_average_forgets_the_initial_weights_early_and_is_long_later():
     net = nn.Linear(1, 1, bias=False)
     descent = Descent(net, lr=1e-9, ema=0.99)
@@ -84,10 +113,11 @@ def test_the_average_forgets_the_initial_weights_early_and_is_long_later():
     assert not descent.average.weight.requires_grad
 
 
-def test_a_saved_descent_goes_on_as_if_it_had_not_been_saved():
+@pytest.mark.parametrize("options", [{"clip": 1.0}, {"clip": "adaptive", "amsgrad": True}])
+def test_a_saved_descent_goes_on_as_if_it_had_not_been_saved(options):
     def fresh():
         torch.manual_seed(0)
-        return Descent(nn.Linear(3, 2), lr=0.01, ema=0.9, clip=1.0, warmup=2, horizon=20)
+        return Descent(nn.Linear(3, 2), lr=0.01, ema=0.9, warmup=2, horizon=20, **options)
 
     def work(descent, steps):
         for _ in range(steps):
