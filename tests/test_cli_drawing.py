@@ -1,14 +1,17 @@
 """Drawing as a user meets it: conditions, formats, movies, from a run and from weights that ship."""
 
+import dataclasses
 import re
 import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from simulacra import study, weights
+from simulacra import drawing, movie, pipeline, study, weights
 from test_cli import call_quietly
+from toys import walker
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +101,8 @@ def test_a_field_of_drawing_changes_this_draw_and_not_the_run(run_folder, tmp_pa
     frames = {}
     for count in (1, 20):
         assert call_quietly("draw", run_folder, "--evaluations", count, "--frames", 21, "-o", tmp_path / f"{count}.gif")[0] == 0
-        with Image.open(tmp_path / f"{count}.gif") as movie:
-            frames[count] = movie.n_frames
+        with Image.open(tmp_path / f"{count}.gif") as opened:
+            frames[count] = opened.n_frames
     assert frames[1] < frames[20]  # a flow in one step shows its noise and its sample, and nothing between
     assert (run_folder / "recipe.json").read_bytes() == before
 
@@ -129,8 +132,6 @@ def test_formats_of_the_study_are_written_and_compared_with_known_samples(run_fo
 
 
 def test_a_learner_that_traces_gives_a_movie_from_noise_to_what_is_drawn(run_folder, tmp_path):
-    from simulacra import drawing, pipeline
-
     source = drawing.opened(str(run_folder))
     like = source.asked.ask(source.recipe, 4, {"shift": "2"})
     frames = pipeline.trace_like(source.learner(), like, seed=5, frames=9, device=pipeline.device_of("cpu"))
@@ -140,9 +141,33 @@ def test_a_learner_that_traces_gives_a_movie_from_noise_to_what_is_drawn(run_fol
     code, out, _ = call_quietly("draw", run_folder, "--shift", 2, "-o", tmp_path / "x.gif", "-n", 9)
     assert code == 0
     assert "asked 2.0" in out
-    with Image.open(tmp_path / "x.gif") as movie:
-        assert movie.n_frames > 5
-        assert movie.height >= 256
+    with Image.open(tmp_path / "x.gif") as opened:
+        assert opened.n_frames > 5
+        assert opened.height >= 256
+
+
+def test_a_learner_that_knows_what_it_can_be_asked_for_is_asked_in_place_of_its_study(run_folder, tmp_path, monkeypatch):
+    asked = []
+
+    def ask(self, n, conditions):
+        asked.append((n, dict(conditions), self.law.shape))
+        return walker.ask(self.recipe, n, {"shift": "100"})
+
+    monkeypatch.setattr(walker.Walker, "ask", ask, raising=False)
+    assert call_quietly("draw", run_folder, "-n", 7, "--shift", 2, "-o", tmp_path / "x.npz")[0] == 0
+    assert asked == [(7, {"shift": "2"}, (2, 2))]
+    assert drawn(tmp_path / "x.npz")[:, 0].min() > 50
+
+
+def test_a_study_films_the_moments_of_a_draw_from_one_point_of_view():
+    moments = [walker.Points(torch.full((3, 2), float(k))) for k in range(4)]
+    filmed = dataclasses.replace(walker.study, film=lambda seen: [np.full((3, 5, 5, 3), k / len(seen)) for k in range(len(seen))])
+    frames = pipeline.filmed(filmed, moments)
+    assert frames.dtype == np.uint8
+    assert frames[:, 0, 0, 0].tolist() == [0, 64, 128, 191]
+    assert np.array_equal(
+        pipeline.filmed(walker.study, moments)[2], movie.as_bytes(pipeline.as_grid(walker.study.picture(moments[2]))[None])[0]
+    )
 
 
 def test_the_report_shows_a_draw_as_a_movie(run_folder):

@@ -105,8 +105,9 @@ def test_what_ships_with_the_package_fits_and_draws(name):
     source = drawing.opened(name)
     assert name in study.names()
     assert (weights.find(name).path / weights.WEIGHTS).stat().st_size <= weights.LARGEST
-    like = source.asked.ask(source.recipe, 2, {})
-    assert len(pipeline.draw_like(source.learner(), like, seed=0, device=pipeline.device_of("cpu"))) == 2
+    learner = source.learner()
+    like = drawing.template(source, learner, 2, {})
+    assert len(pipeline.draw_like(learner, like, seed=0, device=pipeline.device_of("cpu"))) == 2
 
 
 def test_naming_shipped_weights_imports_no_torch():

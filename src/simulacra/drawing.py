@@ -12,10 +12,10 @@ import torch
 
 from simulacra import study, weights
 from simulacra.families.autoencoder import latent_path
-from simulacra.movie import as_bytes, resting, write_movie
-from simulacra.pipeline import Watch, as_grid, draw_like, recipe_of, restored, trace_like
+from simulacra.movie import resting, write_movie
+from simulacra.pipeline import Watch, as_grid, draw_like, filmed, recipe_of, restored, trace_like
 from simulacra.runs import Damaged, Run
-from simulacra.study import Encodes, Learner, Recipe, Refused, Samples, Scores, Ships, Study, Traces
+from simulacra.study import Asks, Encodes, Learner, Recipe, Refused, Samples, Scores, Ships, Study, Traces
 from simulacra.training import device_of
 
 PICTURES, MOVIES = (".png",), (".gif", ".mp4")
@@ -92,8 +92,9 @@ def draw(
     Raises Refused for an ending that cannot be written and for conditions that the study does not know or cannot meet.
     """
     _check_file(source.asked, out, against)
-    like = source.asked.ask(source.recipe, n, conditions)
-    drawn = draw_like(source.learner(), like, seed=seed, device=device_of(source.recipe.device), watch=watch)
+    learner = source.learner()
+    like = template(source, learner, n, conditions)
+    drawn = draw_like(learner, like, seed=seed, device=device_of(source.recipe.device), watch=watch)
     ending = out.suffix.lower()
     if ending in PICTURES:
         write_png(as_grid(source.asked.picture(drawn)), out)
@@ -102,6 +103,11 @@ def draw(
     else:
         source.asked.write(drawn, out)
     return list(source.asked.summary(like, drawn)) if source.asked.summary else []
+
+
+def template(source: Source, learner: Any, n: int, conditions: Mapping[str, str]) -> Any:
+    """`n` rows under `conditions` for `learner` to complete."""
+    return learner.ask(n, conditions) if isinstance(learner, Asks) else source.asked.ask(source.recipe, n, conditions)
 
 
 def _check_file(asked: Study[Any, Any], out: Path, against: Path | None) -> None:
@@ -150,9 +156,9 @@ def draw_movie(
 def _trace(source: Source, learner: Any, out: Path, n: int, conditions: Mapping[str, str], seed: int, frames: int) -> list[str]:
     if n > MOST_ROWS:
         raise Refused(f"a movie shows at most {MOST_ROWS} samples side by side, {n} were asked for; take fewer with -n")
-    like = source.asked.ask(source.recipe, n, conditions)
+    like = template(source, learner, n, conditions)
     traced = trace_like(learner, like, seed=seed, frames=frames, device=device_of(source.recipe.device))
-    write_movie(resting(np.concatenate([as_bytes(as_grid(source.asked.picture(frame))[None]) for frame in traced])), out)
+    write_movie(resting(filmed(source.asked, traced)), out)
     return list(source.asked.summary(like, traced[-1])) if source.asked.summary else []
 
 
@@ -192,7 +198,9 @@ def ship(run: Run, out: Path | None) -> weights.Shipped:
     restore = _restore(asked, name)
     learner = restored(run)[2]
     state = learner.to_ship() if isinstance(learner, Ships) else learner.state_dict()
-    draw_like(restore(recipe, state), asked.ask(recipe, 1, {}), seed=0, device=device_of(recipe.device))
+    again = restore(recipe, state)
+    like = template(Source(name, asked, recipe, run), again, 1, {})
+    draw_like(again, like, seed=0, device=device_of(recipe.device))
     return weights.write(out or weights.PLACE / name, run, state)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from simulacra import report, study
 from simulacra.evidence import Evidence, Figure
@@ -123,9 +124,15 @@ def _said(say: Say, total: int, every: float = 30.0) -> Watch:
     return watch
 
 
+def filmed(asked: Study[Any, Any], moments: Sequence[Any]) -> NDArray[np.uint8]:
+    """The moments of a draw as frames of a movie, bytes (moments, height, width, 3): all rows of each side by side."""
+    film = asked.film(moments) if asked.film else map(asked.picture, moments)
+    return np.concatenate([as_bytes(as_grid(pictures)[None]) for pictures in film])
+
+
 def _traced(asked: Study[Any, Any], recipe: Recipe, learner: Traces, like: Samples) -> Figure:
     frames = trace_like(learner, like, seed=recipe.seed, frames=TRACE_FRAMES, device=device_of(recipe.device))
-    movie = gif_within(np.concatenate([as_bytes(as_grid(asked.picture(frame))[None]) for frame in frames]), TRACE_BYTES)
+    movie = gif_within(filmed(asked, frames), TRACE_BYTES)
     return Figure("A draw, from noise to sample", f"{len(like)} samples as they are drawn; the movie rests on what was drawn.", movie)
 
 

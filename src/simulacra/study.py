@@ -11,7 +11,7 @@ import ast
 import dataclasses
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar, runtime_checkable
 
@@ -196,6 +196,15 @@ class Traces(Protocol):
 
 
 @runtime_checkable
+class Asks(Protocol):
+    """A learner that knows more of what can be asked for than its recipe says: sizes and ranges seen in training, say."""
+
+    def ask(self, n: int, conditions: Mapping[str, str]) -> Any:
+        """What `Study.ask` gives, for this learner: when drawing, it is asked instead, so that no data need be loaded."""
+        ...
+
+
+@runtime_checkable
 class Ships(Protocol):
     """A learner that needs less to draw than to go on learning: optimiser states and critics need not travel."""
 
@@ -220,6 +229,7 @@ class Study(Generic[R, S]):
     ask: Callable[[R, int, Mapping[str, str]], S]  # n rows under asked conditions, as a template for `draw`
     picture: Callable[[S], np.ndarray]  # rows as images (n, height, width, 3) in [0, 1]
     read_as: Callable[[Path, R], S] | None = None  # the same, brought into the form that a recipe trains on (size, bands)
+    film: Callable[[Sequence[S]], Iterable[np.ndarray]] | None = None  # `picture` of each moment of a draw, all from one point of view
     caption: Callable[[S], Sequence[str]] | None = None  # condition of each row in words, e.g. "T = 2.27"
     examine: Callable[[Any, Split[S], int], tuple[list[Finding], list[Check]]] | None = None  # what a learner's powers are worth
     figures: Callable[[Any, Split[S], int], list[Figure]] | None = None  # further pictures for the report
