@@ -418,6 +418,25 @@ def test_smiles_that_fail_say_why(tmp_path):
         assert reason in told, rejected
 
 
+@pytest.mark.parametrize("smiles", ["Cn1c(=O)c2[nH]cnc2n(C)c1=O", "Cc1cc(=O)oc2ccccc12", "[Na+].[O-]c1ccccc1", "O.OCCO.O"])
+def test_conformers_keep_the_bonds_of_their_smiles_and_the_parts_of_a_salt_apart(smiles):
+    """The force field has another notion of aromatic rings, and by default ignores what lies between fragments."""
+    molecule = shaped(smiles)
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    kinds = {Chem.BondType.SINGLE: 1, Chem.BondType.DOUBLE: 2, Chem.BondType.AROMATIC: 4}
+    expected = np.zeros_like(molecule.bonds)
+    for bond in mol.GetBonds():
+        ends = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+        expected[ends] = expected[ends[::-1]] = kinds[bond.GetBondType()]
+    assert np.array_equal(molecule.bonds, expected)
+    assert spacing(molecule)[0] > 0.9
+    fragments = Chem.GetMolFrags(mol)
+    for i, one in enumerate(fragments):
+        for other in fragments[:i]:
+            apart = molecule.positions[list(one)][:, None] - molecule.positions[list(other)]
+            assert np.linalg.norm(apart, axis=2).min() > 1.4
+
+
 def test_a_molecule_that_gets_no_conformer_is_told_within_its_time(monkeypatch):
     monkeypatch.setattr("simulacra.sciences.molecules.conformers.SECONDS", 1)
     start = time.monotonic()

@@ -14,7 +14,7 @@ from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
 from simulacra.sciences.molecules.data import SYMBOLS, Molecule, from_rdkit
 
-SECONDS = 20  # for one molecule; a cage that cannot be embedded would otherwise be tried for ever
+SECONDS = 10  # for one try of two; a cage that cannot be embedded would otherwise be tried for ever
 TURNS = 1000  # of the minimiser at most; molecules of nine heavy atoms converge within 200
 
 
@@ -26,7 +26,7 @@ def conformer(smiles: str, *, seed: int, largest: int) -> Molecule:
     """The molecule of `smiles` with all hydrogens in one conformer, in Angstrom, centred at its mean; the same for the same seed.
 
     Raises NoShape where the SMILES cannot be read, has an element beyond SYMBOLS or more than `largest` atoms, where no conformer is
-    found within 20 s or MMFF94 has no parameters for it.
+    found in two tries of 10 s or MMFF94 has no parameters for it.
     """
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(smiles)
@@ -44,15 +44,17 @@ def conformer(smiles: str, *, seed: int, largest: int) -> Molecule:
 def _relaxed(mol: Chem.Mol, smiles: str, seed: int) -> Molecule:
     how: Any = rdDistGeom.ETKDGv3()
     how.randomSeed, how.timeout = seed, SECONDS
+    how.embedFragmentsSeparately = False  # else the parts of a salt lie inside each other
     if rdDistGeom.EmbedMolecule(mol, how) != 0:
         how.useRandomCoords = True  # the way out for crowded molecules
         if rdDistGeom.EmbedMolecule(mol, how) != 0:
             raise NoShape(f"no conformer of {_short(smiles)} was found (ETKDG)")
-    if not rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):
+    if not rdForceFieldHelpers.MMFFHasAllMoleculeParams(Chem.Mol(mol)):
         raise NoShape(f"MMFF94 has no parameters for {_short(smiles)}")
-    rdForceFieldHelpers.MMFFOptimizeMolecule(mol, maxIters=TURNS)
-    made = from_rdkit(mol)
-    return Molecule(made.numbers, (made.positions - made.positions.mean(0)).astype(np.float32), made.charges, made.bonds)
+    made = from_rdkit(mol)  # before the force field, which leaves its own notion of aromatic bonds behind
+    rdForceFieldHelpers.MMFFOptimizeMolecule(mol, maxIters=TURNS, ignoreInterfragInteractions=False)
+    places = mol.GetConformer().GetPositions()
+    return Molecule(made.numbers, (places - places.mean(0)).astype(np.float32), made.charges, made.bonds)
 
 
 def _complaint(smiles: str) -> str:

@@ -61,6 +61,7 @@ LARGEST = 500  # atoms of one molecule, hydrogens included
 LARGEST_TEXT = 4_000_000_000  # bytes of a text file, unpacked
 LARGEST_TABLE = 4_000_000_000  # bytes of the table of bonds, which grows as the square of the largest molecule
 MOST_SMILES = 50_000  # each takes some 10 to 100 ms to get a conformer
+REVISION = 2  # of conformers and of the enumerated family: counted up with each change, so that none is remembered from before
 CLOSEST = 0.4  # Angstrom; the shortest bond there is, that of H2, has 0.74
 FOREIGN = {"nanometres": (0.1, 10.0), "bohr": (1 / 0.529177, 0.529177), "picometres": (100.0, 0.01)}  # size of 1 Angstrom, factor to it
 REAL_ELEMENTS = {Chem.GetPeriodicTable().GetElementSymbol(z) for z in range(1, 119)}
@@ -437,6 +438,12 @@ def _is_atom(words: Sequence[str]) -> bool:
 # -------------------------------------------------------------------------------------------------------------------------- SMILES
 
 
+def smiles_of(path: Path, text: str) -> list[str]:
+    """The SMILES in the text of a .smi or .csv file, as they stand there."""
+    csv_like = path.name.lower().removesuffix(".gz").endswith(".csv")
+    return [smiles for _, smiles, _ in (_smiles_column(path, text) if csv_like else _smiles_lines(text))]
+
+
 def _smiles_lines(text: str) -> Iterator[tuple[str, str, Mapping[str, str]]]:
     for number, line in enumerate(text.split("\n"), 1):
         words = line.split(None, 1)
@@ -542,7 +549,8 @@ def packed(molecules: Molecules, **more: NDArray[Any]) -> bytes:
     """An npz of the tensors of `molecules`, and of more arrays if there are any."""
     content = io.BytesIO()
     fields: dict[str, NDArray[Any]] = {**{k: v.cpu().numpy() for k, v in molecules.fields().items()}, **more}
-    np.savez_compressed(content, allow_pickle=False, **fields)
+    save: Any = np.savez_compressed  # its annotations take every keyword for an option
+    save(content, **fields)
     return content.getvalue()
 
 
@@ -581,6 +589,12 @@ def _refuse_unbonded(molecules: Sequence[Molecule], path: Path) -> None:
 def _line(value: Any) -> str:
     """A value on one line; numbers to 6 digits."""
     return f"{value:.6g}" if isinstance(value, float | np.floating) else " ".join(str(value).split())
+
+
+def records(molecules: Molecules) -> list[str]:
+    """Each molecule as one SDF record without fields, as drawn where it does not sanitise."""
+    with rdBase.BlockLogs():
+        return [f"molecule {i}\n{_block(*_clean(single))}" for i, single in enumerate(unstacked(molecules), 1)]
 
 
 def _sdf_text(molecules: Sequence[Molecule], titles: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -639,7 +653,7 @@ def remembered(key: Sequence[Any], make: Callable[[], tuple[Molecules, list[str]
     Files lie in the user's cache folder, or the one that SIMULACRA_CACHE names; one that is damaged is made anew, and where none can
     be written nothing is lost but time.
     """
-    digest = hashlib.sha256(json.dumps([*key, __version__]).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps([*key, REVISION, __version__]).encode()).hexdigest()[:16]
     path = Path(os.environ.get("SIMULACRA_CACHE") or pooch.os_cache("simulacra")) / f"molecules-{digest}.npz"
     if path.is_file():
         with contextlib.suppress(Refused, KeyError):

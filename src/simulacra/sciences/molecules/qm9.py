@@ -141,7 +141,8 @@ def _matched(geometries: Mapping[str, Any], known: Mapping[int, str], path: Path
     fields = {k: v.numpy() for k, v in stacked(molecules).fields().items()}
     buffer = io.BytesIO()
     arrays = {**fields, "which": np.array(which), "rejected": np.array(rejected, str)}
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    save: Any = np.savez_compressed  # its annotations take every keyword for an option
+    save(buffer, **arrays)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, buffer.getvalue())
