@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import gzip
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -226,6 +227,17 @@ def test_a_graph_reads_the_same_whether_its_rings_are_written_aromatic_or_kekule
     pair = [descriptors.read_graphs(stacked([from_rdkit(mol)])) for mol in (aromatic, kekule)]
     for field in dataclasses.fields(descriptors.Graph):
         assert np.array_equal(*(np.asarray(getattr(graph, field.name)) for graph in pair)), field.name
+
+
+def test_a_heap_of_sixty_atoms_is_read_at_once_without_a_smiles():
+    heap = stacked([Molecule(np.full(60, 6, np.uint8), np.zeros((60, 3), np.float32), np.zeros(60, np.int8), None)])
+    known = with_bonds(heap)[0]
+    began = time.process_time()
+    graph = descriptors.read_graphs(known)
+    assert time.process_time() - began < 5
+    assert graph.smiles == [""]
+    assert graph.rings[0].tolist() == [60 * 59 // 2 - 59, 0, 0, 0, 0]
+    assert pictures.caption(known) == ["C60"]
 
 
 def test_the_skeleton_hash_sees_constitution_and_neither_order_of_atoms_nor_bond_orders():

@@ -23,7 +23,7 @@ Ints = NDArray[np.int64]
 
 ORDERS = np.array([0.0, 1.0, 2.0, 3.0, 1.5])  # electron pairs of data.BONDS
 RINGS = ("3", "4", "5", "6", "7 and more")  # atoms per ring
-CROWDED = 20  # independent rings beyond which no ring is looked for: overlapping atoms, whose rings are triangles
+CROWDED = 20  # independent rings beyond which rings and SMILES take for ever: overlapping atoms, whose rings are triangles
 
 # SMARTS whose first atom is the group's; hydrogens are atoms, so H counts them among the neighbours
 GROUPS = {
@@ -63,7 +63,7 @@ class Graph:
     rings: Ints  # (n, len(RINGS)), a smallest set of smallest rings
     groups: Ints  # (n, len(GROUPS)), matches per functional group
     rotatable: Ints  # (n,), single bonds outside rings between heavy atoms that have further heavy neighbours
-    smiles: list[str]  # canonical, without stereo; of the molecule as drawn where it does not sanitise
+    smiles: list[str]  # canonical, without stereo; of the molecule as drawn where it does not sanitise, "" for a heap of atoms
 
 
 def read_graphs(molecules: Molecules) -> Graph:
@@ -120,15 +120,20 @@ def _write_aromatic(bonds: NDArray[np.int8], mol: Any) -> None:
 
 
 def _count_rings(mol: Any) -> Ints:
-    independent = mol.GetNumBonds() - mol.GetNumAtoms() + 1
-    if independent > CROWDED:
+    if _crowded(mol):
         Chem.FastFindRings(mol)
-        return np.array([independent, 0, 0, 0, 0])
+        return np.array([mol.GetNumBonds() - mol.GetNumAtoms() + 1, 0, 0, 0, 0])
     sizes = np.array([len(ring) for ring in Chem.GetSSSR(mol)], np.int64)
     return np.bincount(np.minimum(sizes, 7) - 3, minlength=len(RINGS))
 
 
+def _crowded(mol: Any) -> bool:
+    return bool(mol.GetNumBonds() - mol.GetNumAtoms() + 1 > CROWDED)
+
+
 def _smiles(mol: Any, sanitises: bool) -> str:
+    if _crowded(mol) and not sanitises:
+        return ""
     shown = mol
     if sanitises:
         heavy = Chem.RemoveHs(mol, sanitize=False)

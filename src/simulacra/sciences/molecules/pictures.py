@@ -77,9 +77,8 @@ def caption(molecules: Molecules) -> list[str]:
     """Canonical SMILES of each molecule without stereo, as drawn where it does not sanitise; its formula where no bonds are known."""
     unknown = (molecules.bonds == UNKNOWN).flatten(1).any(1)
     smiles = iter(canonical_smiles(molecules[~unknown]))
-    return [
-        formula(numbers) if open_ else next(smiles) for open_, numbers in zip(unknown.tolist(), molecules.numbers.tolist(), strict=True)
-    ]
+    written = ["" if open_ else next(smiles) for open_ in unknown.tolist()]
+    return [text or formula(numbers) for text, numbers in zip(written, molecules.numbers.tolist(), strict=True)]
 
 
 def formula(numbers: list[int]) -> str:

@@ -493,8 +493,8 @@ def memorisation_ratio(nature: _Sheet, drawn: _Sheet, training: Molecules) -> tu
     1: training molecules are drawn as often as others of the same nature that were never shown. Not defined without a hit in
     held-out; not met where so few of the hits would fall on held-out by chance once in a hundred (binomial). Error: Poisson.
     """
-    known = set(_possible_copies(training, nature, drawn))
-    held_out = set(nature.graph.smiles)
+    known = set(_possible_copies(training, nature, drawn)) - {""}
+    held_out = set(nature.graph.smiles) - {""}
     in_training = sum(smiles in known for smiles in drawn.graph.smiles)
     in_held_out = sum(smiles in held_out for smiles in drawn.graph.smiles)
     leaked = sum(smiles in known for smiles in nature.graph.smiles)
