@@ -514,6 +514,15 @@ def test_molecules_are_not_mirrored_in_their_pictures():
     assert spread[0] > spread[1] > spread[2]
 
 
+@pytest.mark.parametrize(("atoms", "spread"), [(1, 0.0), (12, 0.0), (12, 40.0)])
+def test_single_atoms_heaps_and_scattered_atoms_have_a_picture(atoms, spread):
+    places = spread * np.random.default_rng(0).normal(size=(atoms, 3)).astype(np.float32)
+    image = pictures.picture(stacked([Molecule(np.full(atoms, 8, np.uint8), places, np.zeros(atoms, np.int8), None)]))[0]
+    assert np.isfinite(image).all()
+    assert ((image[..., 0] - image[..., 2]) > 0.1).any()  # the red of oxygen
+    assert (image[:5] == 1).all()
+
+
 def test_captions_are_smiles_or_formulas():
     molecules = made("OCC", "C#N")
     assert pictures.caption(molecules) == ["CCO", "C#N"]
