@@ -174,6 +174,8 @@ def _paint_stick(canvas: _Canvas, start: Array, end: Array, radius: float, colou
 def _developed(canvas: _Canvas) -> Array:
     """Outlines drawn, haze laid over what is far, and rays averaged into pixels."""
     met = np.isfinite(canvas.depth)
+    if not met.any():  # atoms so far apart that every ball falls between the rays
+        return np.ones((SIDE, SIDE, 3))
     near, far = canvas.depth[met].max(), canvas.depth[met].min()
     haze = HAZE * np.where(met, near - canvas.depth, 0) / max(near - far, 2.0)
     image = canvas.colour * (1 - haze[..., None]) + haze[..., None]
