@@ -95,6 +95,18 @@ def test_what_a_model_says_is_shown_and_not_obeyed(with_models):
     assert all((a["src"] or "").startswith("data:") for tag, a in seen.tags if tag == "img")
 
 
+def test_each_side_has_its_own_captions_where_they_say_what_a_row_is(with_models):
+    own = [f"drawn row {i}" for i in range(12)]
+    for drawn, same in (((), True), (with_models.captions, True), (own, False)):
+        text = report.render(dataclasses.replace(with_models, drawn_captions=drawn))
+        alternatives = [a["alt"] for t, a in Seen(text).tags if t == "img"]
+        assert alternatives[:2] == ["held-out sample 1, 0 atoms", "held-out sample 2, 1 atoms"]
+        assert alternatives[-1] == f"drawn sample 12, {(drawn or with_models.captions)[11]}"
+        assert ("whose condition it was given" in text) == same
+    with pytest.raises(ValueError, match="one per picture"):
+        dataclasses.replace(with_models, drawn_captions=["one"])
+
+
 def test_pages_without_models_hold_no_script_and_forbid_all(with_models, shown):
     text = report.render(dataclasses.replace(with_models, nature_models=(), drawn_models=()))
     assert "script" not in {tag for tag, _ in Seen(text).tags} | {text[text.index("Content-Security") :][:200]}

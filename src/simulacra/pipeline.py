@@ -280,10 +280,11 @@ def write_report(folder: Run) -> Path:
 
 def _shown(asked: Study[Any, Any], nature: Any, drawn: Any) -> dict[str, Any]:
     """What a report shows of both sides: pictures, captions, and the first few as models to be turned."""
-    captions = asked.caption(nature) if asked.caption else ()
+    caption = asked.caption or (lambda samples: ())
     models = asked.models or (lambda samples: ())
     return {
-        "nature_pictures": asked.picture(nature), "drawn_pictures": asked.picture(drawn), "captions": captions,
+        "nature_pictures": asked.picture(nature), "drawn_pictures": asked.picture(drawn),
+        "captions": caption(nature), "drawn_captions": caption(drawn),
         "nature_models": models(nature[:MODELS]), "drawn_models": models(drawn[:MODELS]),
     }  # fmt: skip
 

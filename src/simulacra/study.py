@@ -230,7 +230,7 @@ class Study(Generic[R, S]):
     picture: Callable[[S], np.ndarray]  # rows as images (n, height, width, 3) in [0, 1]
     read_as: Callable[[Path, R], S] | None = None  # the same, brought into the form that a recipe trains on (size, bands)
     film: Callable[[Sequence[S]], Iterable[np.ndarray]] | None = None  # `picture` of each moment of a draw, all from one point of view
-    caption: Callable[[S], Sequence[str]] | None = None  # condition of each row in words, e.g. "T = 2.27"
+    caption: Callable[[S], Sequence[str]] | None = None  # each row in words: its condition, "T = 2.27", or what it is
     examine: Callable[[Any, Split[S], int], tuple[list[Finding], list[Check]]] | None = None  # what a learner's powers are worth
     figures: Callable[[Any, Split[S], int], list[Figure]] | None = None  # further pictures for the report
     restore: Callable[[R, Mapping[str, Tensor]], Learner[S]] | None = None  # a learner that draws, from its state or `to_ship` alone

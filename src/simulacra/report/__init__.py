@@ -44,7 +44,8 @@ class Page:
     rival_name: str = ""
     nature_models: Sequence[str] = ()  # the first rows as SDF or XYZ records, to be turned in the page in place of their pictures
     drawn_models: Sequence[str] = ()
-    captions: Sequence[str] = ()  # condition of row i, e.g. "T = 2.27"; empty or one per row
+    captions: Sequence[str] = ()  # row i in words, e.g. its condition, "T = 2.27"; empty or one per row
+    drawn_captions: Sequence[str] = ()  # the same of the drawn rows; empty: as those of nature
     figures: Sequence[Figure] = ()
     origin: str = ""  # of the data, one line
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)  # name -> sha256
@@ -59,8 +60,9 @@ class Page:
             images = getattr(self, side)
             if images is not None and (images.ndim != 4 or images.shape[3] != 3):
                 raise ValueError(f"{side} must have shape (n, height, width, 3), got {images.shape}")
-        if self.captions and len(self.captions) < self.pictured:
-            raise ValueError(f"{len(self.captions)} captions for {self.pictured} pictures; give one per picture or none")
+        for captions in (self.captions, self.drawn_captions):
+            if captions and len(captions) < self.pictured:
+                raise ValueError(f"{len(captions)} captions for {self.pictured} pictures; give one per picture or none")
 
     @property
     def pictured(self) -> int:

@@ -110,6 +110,7 @@ def page_as_html(page: Page) -> str:
         sides=sides,
         viewer=viewer() if any(side.models for side in sides) else None,
         model_columns=COLUMNS,
+        same_conditions=bool(page.captions) and list(page.drawn_captions or page.captions) == list(page.captions),
         pictures_note=_pictures_note(page),
         panels=_panels(page.history),
         figures=[_figure(figure) for figure in page.figures],
@@ -173,14 +174,14 @@ def _check(check: Check) -> dict[str, Any]:
 def _sides(page: Page) -> list[Side]:
     rival = f"Rival: {page.rival_name}" if page.rival_name else "Rival"
     sides = [
-        ("Nature, held out", "held-out sample", page.nature_pictures, page.nature_models),
-        ("Drawn", "drawn sample", page.drawn_pictures, page.drawn_models),
-        (rival, "rival sample", page.rival_pictures, ()),
+        ("Nature, held out", "held-out sample", page.nature_pictures, page.nature_models, page.captions),
+        ("Drawn", "drawn sample", page.drawn_pictures, page.drawn_models, page.drawn_captions or page.captions),
+        (rival, "rival sample", page.rival_pictures, (), page.captions),
     ]
     shown, target = _shown(page), 128 if page.rival_pictures is None else 96
     return [
-        Side(title, word, _pictures(pictures[:shown], page.captions, target), models(texts[:shown]))
-        for title, word, pictures, texts in sides
+        Side(title, word, _pictures(pictures[:shown], captions, target), models(texts[:shown]))
+        for title, word, pictures, texts, captions in sides
         if shown and pictures is not None
     ]
 

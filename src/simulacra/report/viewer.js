@@ -31,7 +31,7 @@
       viewer.addModel(cell.dataset.model, cell.dataset.format);
       viewer.setStyle({}, { stick: { radius: 0.12, doubleBondScaling: 0.55, tripleBondScaling: 0.4, colorscheme: "Jmol" }, sphere: { scale: 0.24, colorscheme: "Jmol" } });
       viewer.zoomTo();
-      viewer.zoom(1.3);
+      viewer.zoom(1.1);
       return viewer;
     });
     grid.flat().forEach((viewer) => viewer.render());
