@@ -58,8 +58,19 @@ class FlowRecipe(Recipe):
     evaluations: PositiveInt = Field(
         50, le=1000, description="Evaluations of the network per drawn molecule.", json_schema_extra={"drawing": True}
     )
-    lead: float = Field(
-        1.5, ge=1, le=10, description="How far the graph runs ahead of the geometry: its time is 1 - (1 - t)^lead.",
+    graph_first: float = Field(
+        0.5, ge=0, le=1, description="Share of the steps, from the start, in which the graph is mostly ahead of the geometry; then behind."
+    )
+    settled: float = Field(
+        0.8, gt=0, le=1, description="When a molecule is drawn, the part of its path after which the geometry is finished.",
+        json_schema_extra={"drawing": True},
+    )  # fmt: skip
+    delay: float = Field(
+        1.0, ge=0.2, le=5, description="When a molecule is drawn, its graph is finished to u^delay at part u of the path.",
+        json_schema_extra={"drawing": True},
+    )  # fmt: skip
+    bend: float = Field(
+        1.5, ge=1, le=4, description="How much denser evaluations lie near the finished molecule; 1: evenly.",
         json_schema_extra={"drawing": True},
     )  # fmt: skip
 
@@ -88,7 +99,7 @@ class MoleculeFlow:
     def step(self, batch: Molecules) -> Mapping[str, Tensor]:
         goal = graphs.encoded(batch, self.classes, placed=self.placed, atoms=self.atoms if self.recipe.compile else 0)
         b, n = goal.mask.shape
-        t, s = path_times(b)
+        t, s = path_times(b, graph_first=self.descent.count < self.recipe.graph_first * self.recipe.steps)
         x1 = goal.positions / self.scale
         x0 = flow.aligned(centred(torch.randn(b, n, 3), goal.mask.cpu()), x1.cpu(), goal.mask.cpu())
         xt = flow.between(x0.to(x1), x1, t.to(x1))
@@ -179,24 +190,28 @@ class MoleculeFlow:
         x = centred(noise.normal(n, 3).to(self.device), mask)
         classes = torch.full((b, n), len(self.classes), device=self.device)
         bonds = torch.where(asked.bonds >= 0, asked.bonds, len(BONDS))
-        atom_dice = noise.uniform(recipe.evaluations, 2, n).to(self.device)
-        bond_dice = symmetric(noise.uniform(recipe.evaluations, 2, n, n)).to(self.device)
         guess, seen = None, [Graphs(classes, bonds, x * self.scale, mask)]
-        steps = flow.times(recipe.evaluations, bend=1.5)
-        for k, (t, later) in enumerate(pairwise(steps)):
-            s, ahead = (1 - (1 - u) ** recipe.lead for u in (t, later))
+        for (t, s), (later, ahead) in pairwise(self.schedule()):
             now = [torch.full((b,), v, device=self.device) for v in (t, s)]
             logits, pairs, end = self._raw(network, classes, bonds, x, *now, asked.told, mask, guess)
             end = asked.laid(end * self.scale) / self.scale
             guess = logits.softmax(-1), pairs.softmax(-1), end
             chance = (ahead - s) / (1 - s) if ahead < 1 else 1.0
-            classes = asked.unmasked(classes, logits, chance, *atom_dice[:, k].unbind(1))
+            dice, pair_dice = noise.uniform(2, n).to(self.device), symmetric(noise.uniform(2, n, n)).to(self.device)
+            classes = asked.unmasked(classes, logits, chance, dice[:, 0], dice[:, 1])
             # Mirrored: the two ends of a pair agree but for the last bits of their logits.
-            bonds = symmetric(flow.unmasked(bonds, pairs, chance, *bond_dice[:, k].unbind(1), len(BONDS)))
-            x = flow.towards(x, end, t, later)
+            bonds = symmetric(flow.unmasked(bonds, pairs, chance, pair_dice[:, 0], pair_dice[:, 1], len(BONDS)))
+            x = flow.towards(x, end, t, later) if t < 1 else x
             seen.append(Graphs(classes, bonds, x * self.scale, mask))
         pair = mask[:, :, None] & mask[:, None] & ~torch.eye(n, dtype=torch.bool, device=self.device)
         return [*seen[:-1], Graphs(classes, torch.where(pair, bonds, 0), asked.returned(x * self.scale), mask)]
+
+    def schedule(self) -> list[tuple[float, float]]:
+        """Times (of positions, of classes) at the evaluations of a draw, from (0, 0) to (1, 1)."""
+        recipe = self.recipe
+        parts = np.linspace(0, 1, recipe.evaluations + 1)
+        t = 1 - (1 - np.minimum(parts / recipe.settled, 1)) ** recipe.bend
+        return list(zip(t.tolist(), (parts**recipe.delay).tolist(), strict=True))
 
     def _whole(self, graph: Graphs, like: Molecules) -> Molecules:
         """The finished graphs as molecules, hydrogens in place, in the frame of the given atoms."""
@@ -253,13 +268,16 @@ class MoleculeFlow:
         return asking.ask(self.sizes, n, conditions, self.conditions.elements)
 
 
-def path_times(count: int) -> tuple[Tensor, Tensor]:
-    """Times of positions t and of classes s, (count,) each. A quarter has a finished graph, the graph of most others is ahead of
-    the geometry by a random part of what is left, the rest is anywhere."""
+def path_times(count: int, *, graph_first: bool) -> tuple[Tensor, Tensor]:
+    """Times of positions t and of classes s, (count,) each: mostly one ahead of the other by a random part of what it can be, some
+    with the leading one finished, the rest anywhere."""
     t = torch.where(torch.rand(count) < 0.5, torch.rand(count), torch.rand(count, 2).amax(1))
-    which, u = torch.rand(count), torch.rand(count)
-    s = torch.where(which < 0.25, torch.ones(()), torch.where(which < 0.85, t + (1 - t) * u * torch.rand(count), u))
-    return t, s
+    which, u, v = torch.rand(count), torch.rand(count), torch.rand(count)
+    if graph_first:
+        return t, torch.where(which < 0.25, torch.ones(()), torch.where(which < 0.85, t + (1 - t) * u * v, u))
+    behind, ahead = t * (1 - u * v), t + (1 - t) * u * v
+    s = torch.where(which < 0.15, u, torch.where(which < 0.75, behind, torch.where(which < 0.9, ahead, u)))
+    return torch.where(which < 0.15, 1 - 0.02 * v, t), s
 
 
 def symmetric(values: Tensor) -> Tensor:
@@ -321,7 +339,7 @@ def read(path: Path) -> Molecules:
 
 study = Study(
     title="Molecules from flow matching", source="", recipes={
-        "quick": FlowRecipe(steps=100), "laptop": FlowRecipe(steps=15_000, batch=128, draws=10_000, threads=1), "paper": FlowRecipe(),
+        "quick": FlowRecipe(steps=100), "laptop": FlowRecipe(steps=15_000, batch=128, draws=10_000, threads=1, graph_first=0.4821), "paper": FlowRecipe(),
     }, expect={"quick": "", "laptop": "", "paper": ""}, load=load, build=build, judge=judge, read=read, write=write,
     ask=lambda recipe, n, conditions: None, picture=lambda m: np.zeros((len(m), 8, 8, 3)),
 )  # fmt: skip
