@@ -38,10 +38,12 @@ def rotation_onto(points: Tensor, target: Tensor, *, reflections: bool = False) 
     are centred, rows that do not count are 0. With `reflections`, the nearest orthogonal matrix."""
     u, _, vt = torch.linalg.svd(target.transpose(1, 2) @ points)
     if reflections:
-        return u @ vt
+        nearest: Tensor = u @ vt
+        return nearest
     flip = torch.ones_like(u[:, 0])
     flip[:, 2] = torch.linalg.det(u @ vt)
-    return (u * flip[:, None]) @ vt
+    turned: Tensor = (u * flip[:, None]) @ vt
+    return turned
 
 
 def between(x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:

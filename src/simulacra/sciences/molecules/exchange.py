@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,9 +32,7 @@ def known_smiles(path: Path) -> frozenset[str]:
     kind = Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
     if kind not in (".smi", ".csv"):
         return protocols.flat_smiles(s for s in protocols.graph_smiles(perceive(read(path)))[0] if s)
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as lines:
-        return protocols.flat_smiles(formats.smiles_of(path, lines.read()))
+    return protocols.flat_smiles(formats.smiles_of(path))
 
 
 def export(molecules: Molecules, path: Path, against: Path | None) -> None:
@@ -97,7 +94,8 @@ def _properties_met(asked: Molecules, drawn: Molecules) -> list[str]:
                 f"mean error {(found - wanted).abs().mean():.2g}"
             )
         elif (~asked.properties[:, k].isnan()).any() and drawn.properties[:, k].isnan().any():
-            lines.append(f"{name}: asked for {_range(asked.properties[:, k])} {UNITS[name]}; it takes a quantum-chemical program to measure")
+            target = f"{_range(asked.properties[:, k])} {UNITS[name]}"
+            lines.append(f"{name}: asked for {target}; it takes a quantum-chemical program to measure")
     return lines
 
 

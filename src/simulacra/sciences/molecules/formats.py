@@ -438,10 +438,11 @@ def _is_atom(words: Sequence[str]) -> bool:
 # -------------------------------------------------------------------------------------------------------------------------- SMILES
 
 
-def smiles_of(path: Path, text: str) -> list[str]:
-    """The SMILES in the text of a .smi or .csv file, as they stand there."""
-    csv_like = path.name.lower().removesuffix(".gz").endswith(".csv")
-    return [smiles for _, smiles, _ in (_smiles_column(path, text) if csv_like else _smiles_lines(text))]
+def smiles_of(path: Path) -> list[str]:
+    """The SMILES in a .smi or .csv file, as they stand there."""
+    text = _text(path)
+    lines = _smiles_column(path, text) if _kind(path, READS) == ".csv" else _smiles_lines(text)
+    return [smiles for _, smiles, _ in lines]
 
 
 def _smiles_lines(text: str) -> Iterator[tuple[str, str, Mapping[str, str]]]:

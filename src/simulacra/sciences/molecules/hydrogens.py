@@ -26,10 +26,14 @@ def place(heavy: Molecule, counts: NDArray[np.int64]) -> Molecule:
         full = Chem.AddHs(mol, explicitOnly=True, addCoords=True)
     made = from_rdkit(full)
     # RDKit may have turned bonds it found aromatic; what was drawn is kept.
-    bonds = made.bonds
-    assert bonds is not None and heavy.bonds is not None
+    bonds = np.asarray(made.bonds)
     bonds[: len(counts), : len(counts)] = heavy.bonds
-    return Molecule(made.numbers, made.positions, made.charges, bonds)
+    return Molecule(made.numbers, _finite(made.positions), made.charges, bonds)
+
+
+def _finite(positions: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Where two heavy atoms lie on each other RDKit finds no direction for a hydrogen: it is put onto their place, and judged so."""
+    return np.nan_to_num(positions)
 
 
 def _describe(mol: Any) -> None:
