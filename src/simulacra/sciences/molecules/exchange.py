@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from simulacra.sciences.molecules import formats, protocols
+from simulacra.sciences.molecules.constraints import formula_given
 from simulacra.sciences.molecules.data import POSITION_GIVEN, PROPERTIES, UNITS, Molecules
 from simulacra.sciences.molecules.perception import perceive
 from simulacra.sciences.molecules.pictures import formula
@@ -62,7 +63,7 @@ def summary(asked: Molecules, drawn: Molecules) -> list[str]:
     same_size = int((asked.bucket == drawn.bucket).sum())
     if same_size < n:
         lines.append(f"{same_size} of {n} have as many atoms as asked for")
-    if (asked.given > 0).all(1).logical_or(asked.numbers == 0).all() and (asked.given > 0).any():
+    if formula_given(asked).all():
         wanted = [formula(row.tolist()) for row in asked.numbers]
         right = sum(formula(row.tolist()) == w for row, w in zip(drawn.numbers, wanted, strict=True))
         lines.append(f"{right} of {n} have the formula {wanted[0]}")
@@ -84,10 +85,11 @@ def _scaffold_kept(asked: Molecules, drawn: Molecules) -> str:
 
 
 def _properties_met(asked: Molecules, drawn: Molecules) -> list[str]:
+    """Of a template, whose properties are targets."""
     lines = []
     for k, name in enumerate(PROPERTIES):
         both = ~asked.properties[:, k].isnan() & ~drawn.properties[:, k].isnan()
-        if both.any() and not (asked.positions.abs().sum() > 0 and not (asked.given > 0).any()):
+        if both.any():
             wanted, found = asked.properties[both, k], drawn.properties[both, k]
             lines.append(
                 f"{name}: asked for {_range(wanted)}, drawn {found.mean():.4g} ± {found.std(correction=0):.2g} {UNITS[name]}, "
