@@ -12,7 +12,7 @@ from simulacra.families import diffusion
 from simulacra.sciences.molecules import data, edm
 from simulacra.sciences.molecules.data import PROPERTIES, UNKNOWN, Molecule, Molecules, stacked
 from simulacra.sciences.molecules.edm import EDMRecipe, Targets, half_of
-from simulacra.study import Noise, Refused
+from simulacra.study import Noise, Refused, Split
 
 SMALL = EDMRecipe(width=16, depth=2, timesteps=1000, walk=12, steps=6, lr=1e-3, device="cpu")
 GYRATION = PROPERTIES.index("radius_of_gyration")
@@ -309,6 +309,16 @@ def test_the_likelihood_does_not_depend_on_neighbours_or_padding(few, learner):
     whole = learner.nll(few[:6], Noise(3, range(6)))
     part = learner.nll(few[2:4].widened(8), Noise(3, range(2, 4)))
     assert torch.allclose(whole[2:4], part, rtol=1e-4)
+
+
+def test_the_examination_rates_what_it_can_and_leaves_the_rest_out(few, learner):
+    strange = stacked([molecule("FH", [[0, 0, 0], [0.92, 0, 0]]), molecule("CHHHH", tetrahedron()), WATER, AMMONIA])
+    split = Split(few, few, strange, "made by hand")
+    findings, checks = edm.examine(learner, split, 0)
+    assert not findings
+    assert math.isfinite(checks[0].value)  # HF has a size that training lacks
+    assert checks[0].beside.keys() == {"training molecules"}
+    assert edm.examine(learner, Split(few, few, strange[:1], ""), 0) == ([], [])
 
 
 # ---------------------------------------------------------------------------------------------------------------- conditions

@@ -82,11 +82,12 @@ def _key(number: Tensor, charge: Tensor, hydrogens: Tensor) -> Tensor:
 class Conditions:
     """What is told to the network about a whole molecule: numbers, each with a flag that says whether it is known.
 
-    hydrogens, heavy atoms per element, and PROPERTIES standardised by mean and deviation over training.
+    hydrogens, heavy atoms per element, and PROPERTIES standardised by mean and deviation over training; `range` (2, PROPERTIES) is
+    what training held, lowest above highest where it held nothing.
     """
 
-    def __init__(self, elements: Sequence[int], centre: Tensor, scale: Tensor, range_: Tensor) -> None:
-        self.elements, self.centre, self.scale, self.range = list(elements), centre, scale, range_
+    def __init__(self, elements: Sequence[int], centre: Tensor, scale: Tensor, span: Tensor) -> None:
+        self.elements, self.centre, self.scale, self.range = list(elements), centre, scale, span
         self.width = 2 + 1 + len(self.elements) + 2 * len(PROPERTIES) + 1
 
     @classmethod
@@ -96,7 +97,9 @@ class Conditions:
         count = known.sum(0).clamp_min(1)
         centre = values.nan_to_num().sum(0) / count
         scale = ((values - centre).nan_to_num().square().sum(0) / count).sqrt().clamp_min(1e-6)
-        lowest, highest = (f(values.nan_to_num(v), 0) for f, v in ((torch.amin, torch.inf), (torch.amax, -torch.inf)))
+        lowest, highest = values.nan_to_num(torch.inf).amin(0), values.nan_to_num(-torch.inf).amax(0)
+        none = ~known.any(0)  # where nothing is known the range is empty: from 1 to 0
+        lowest, highest = torch.where(none, 1.0, lowest), torch.where(none, 0.0, highest)
         scale = torch.where(known.any(0), scale, torch.ones_like(scale))
         return cls(sorted({z for z, _, _ in classes if z > 1}), centre, scale, torch.stack([lowest, highest]))
 

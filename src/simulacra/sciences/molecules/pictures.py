@@ -7,8 +7,8 @@ triple bond three, an aromatic one a stick and a dashed one. What is further awa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,12 @@ from simulacra.sciences.molecules.perception import perceive
 Array = NDArray[np.float64]
 
 SIDE, FINER = 200, 3  # pixels of a picture, and rays per pixel in each direction
-MARGIN = 8  # pixels
-CLOSEST = 30.0  # pixels per Angstrom at most, so that water does not fill the page
+FILM_SIDE, FILM_FINER = 144, 2  # of a film, which has many and is looked at while it moves
+FEW, FEW_SIDE = 2, 256  # a film of so few molecules has larger pictures
+MARGIN = 0.04  # share of the side
+CLOSEST = 0.15  # sides per Angstrom at most, so that water does not fill the page
+FURTHER = 1.4  # a film shows at most this much more than the last frame needs; what flies further off is cut
+NOTHING = -1e300  # depth where no surface was met
 BALL = {1: 0.23, 6: 0.36, 7: 0.35, 8: 0.34, 9: 0.32, 15: 0.42, 16: 0.42, 17: 0.40, 35: 0.44, 53: 0.48}  # Angstrom
 COLOUR = {
     1: (0.90, 0.90, 0.92), 5: (0.95, 0.70, 0.62), 6: (0.33, 0.33, 0.35), 7: (0.17, 0.32, 0.90), 8: (0.88, 0.13, 0.12),
@@ -34,9 +38,21 @@ STICK, THIN, APART = 0.11, 0.065, 0.13  # Angstrom: radius of a stick, of one am
 DASH, GAP = 0.20, 0.14  # Angstrom
 LIGHT = np.array([-0.45, 0.55, 0.72]) / np.linalg.norm([-0.45, 0.55, 0.72])
 BETWEEN = (LIGHT + np.array([0, 0, 1])) / np.linalg.norm(LIGHT + np.array([0, 0, 1]))  # light and eye: where it shines (Blinn 1977)
+LIT = np.stack([LIGHT, BETWEEN])
 HAZE = 0.35  # share of white in what is furthest away
 TILT = Rotation.from_euler("xy", [14, 10], degrees=True).as_matrix()  # so that mirror images within a molecule do not hide each other
 STEP = 0.12  # Angstrom of depth between neighbouring rays that makes an outline
+
+
+@dataclass(frozen=True)
+class _View:
+    """From where a molecule is seen: what comes before its atoms are painted, the same for all frames of a film."""
+
+    turn: Array  # (3, 3)
+    centre: Array  # (3,), after turning: what lies in the middle of the picture, at depth 0
+    scale: float  # sides of the picture per Angstrom
+    near: float  # depths in Angstrom between which haze grows
+    far: float
 
 
 @dataclass
@@ -44,8 +60,8 @@ class _Canvas:
     """What the rays have met so far: depth towards the eye in Angstrom, and colour."""
 
     scale: float  # rays per Angstrom
-    depth: Array  # (rays, rays), -inf where nothing is
-    colour: Array  # (rays, rays, 3)
+    depth: Array  # (rays, rays), NOTHING where nothing is
+    colour: NDArray[np.float32]  # (rays, rays, 3)
 
     def window(self, low: Array, high: Array) -> tuple[tuple[slice, slice], Array, Array] | None:
         """Rays between two corners (x, y) in Angstrom: where they are, and their x and y; None outside the picture."""
@@ -62,15 +78,32 @@ class _Canvas:
         """Put a surface where it is hit and nothing lies in front; `normal` (3, rows, columns)."""
         nearer = hit & (depth > self.depth[where])
         self.depth[where][nearer] = depth[nearer]
-        facing = np.clip(np.tensordot(LIGHT, normal[:, nearer], 1), 0, 1)
-        shine = np.clip(np.tensordot(BETWEEN, normal[:, nearer], 1), 0, 1) ** 40
-        self.colour[where][nearer] = np.clip(colour * (0.45 + 0.6 * facing)[:, None] + 0.35 * shine[:, None], 0, 1)
+        facing, shine = np.clip(LIT @ normal[:, nearer], 0, 1)
+        self.colour[where][nearer] = np.clip(colour * (0.45 + 0.6 * facing)[:, None] + 0.35 * (shine**40)[:, None], 0, 1)
 
 
 def picture(molecules: Molecules) -> NDArray[np.float64]:
     """Each molecule as an image, (n, 200, 200, 3) in [0, 1], white where nothing is. Bonds that nobody stated are those of EDM's table."""
-    known = perceive(molecules.to("cpu"))
-    return np.stack([_drawn(molecule) for molecule in unstacked(known)]) if len(known) else np.ones((0, SIDE, SIDE, 3))
+    known = unstacked(perceive(molecules.to("cpu")))
+    views = [_view(molecule) for molecule in known]
+    return _pictures(known, views, SIDE, FINER)
+
+
+def film(frames: Sequence[Molecules]) -> Iterator[NDArray[np.float64]]:
+    """Pictures of each moment of a draw, (n, side, side, 3) per frame: row i is seen from one point, that from which its last frame
+    lies as `picture` would lay it, and at one scale, so that nothing moves but the atoms. Bonds as in `picture`, moment by moment."""
+    shown = [unstacked(perceive(frame.to("cpu"))) for frame in frames]
+    if not shown:
+        return
+    side = FEW_SIDE if len(shown[-1]) <= FEW else FILM_SIDE
+    views = [_wider(_view(row[-1]), row) for row in zip(*shown, strict=True)]
+    for molecules in shown:
+        yield _pictures(molecules, views, side, FILM_FINER)
+
+
+def _pictures(molecules: Sequence[Molecule], views: Sequence[_View], side: int, finer: int) -> NDArray[np.float64]:
+    drawn = [_drawn(molecule, view, side, finer) for molecule, view in zip(molecules, views, strict=True)]
+    return np.stack(drawn) if drawn else np.ones((0, side, side, 3))
 
 
 def caption(molecules: Molecules) -> list[str]:
@@ -88,28 +121,49 @@ def formula(numbers: list[int]) -> str:
     return "".join(f"{s}{count[s] if count[s] > 1 else ''}" for s in [*first, *(s for s in count if s not in first)])
 
 
-def along_principal_axes(positions: Array) -> Array:
-    """Positions (atoms, 3) about their mean, turned (never mirrored) so that x, y, z are the axes of largest, middle and smallest
-    spread. Of the two directions of x and y, the one is taken in which the cloud has its longer tail."""
+def principal_axes(positions: Array) -> Array:
+    """The rotation (3, 3), never a mirror, whose rows are the axes of largest, middle and smallest spread of positions (atoms, 3)
+    about their mean. Of the two directions of the first two, the one is taken in which the cloud has its longer tail."""
     centred = positions - positions.mean(0)
     axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1]
-    turned = centred @ axes
-    sign = np.where((turned**3).sum(0) < 0, -1.0, 1.0)
+    sign = np.where(((centred @ axes) ** 3).sum(0) < 0, -1.0, 1.0)
     sign[2] = np.linalg.det(axes) * sign[0] * sign[1]
-    return np.asarray(turned * sign)
+    return np.asarray((axes * sign).T)
 
 
-def _drawn(molecule: Molecule) -> Array:
-    at = along_principal_axes(molecule.positions.astype(float)) @ TILT.T
-    numbers = molecule.numbers.tolist()
-    balls = np.array([BALL.get(z, OTHER_BALL) for z in numbers])
-    colours = np.array([COLOUR.get(z, OTHER_COLOUR) for z in numbers])
-    low, high = (at[:, :2] - balls[:, None]).min(0), (at[:, :2] + balls[:, None]).max(0)
-    at[:, :2] -= (low + high) / 2
-    scale = min((SIDE - 2 * MARGIN) / float((high - low).max()), CLOSEST) * FINER
-    rays = SIDE * FINER
-    canvas = _Canvas(scale, np.full((rays, rays), -np.inf), np.ones((rays, rays, 3)))
-    for centre, radius, colour in zip(at, balls, colours, strict=True):
+def along_principal_axes(positions: Array) -> Array:
+    """Positions (atoms, 3) about their mean, turned (never mirrored) so that x, y, z are their `principal_axes`."""
+    return np.asarray((positions - positions.mean(0)) @ principal_axes(positions).T)
+
+
+def _balls(molecule: Molecule) -> Array:
+    return np.array([BALL.get(z, OTHER_BALL) for z in molecule.numbers.tolist()])
+
+
+def _view(molecule: Molecule) -> _View:
+    """A molecule by itself, as large as the margins allow."""
+    positions = molecule.positions.astype(float)
+    turn = TILT @ principal_axes(positions)
+    at, balls = positions @ turn.T, _balls(molecule)[:, None]
+    low, high = (at - balls).min(0), (at + balls).max(0)
+    scale = min((1 - 2 * MARGIN) / float((high - low)[:2].max()), CLOSEST)
+    middle = (low + high) / 2
+    return _View(turn, middle, scale, high[2] - middle[2], low[2] - middle[2])
+
+
+def _wider(view: _View, row: Sequence[Molecule]) -> _View:
+    """The view from further off, as far as all frames of one row need and FURTHER allows."""
+    reach = [np.abs(m.positions.astype(float) @ view.turn.T - view.centre)[:, :2].max() + BALL[6] for m in row]
+    scale = min(view.scale, (0.5 - MARGIN) / float(max(reach)))
+    return replace(view, scale=max(scale, view.scale / FURTHER))
+
+
+def _drawn(molecule: Molecule, view: _View, side: int, finer: int) -> Array:
+    at = molecule.positions.astype(float) @ view.turn.T - view.centre
+    colours = np.array([COLOUR.get(z, OTHER_COLOUR) for z in molecule.numbers.tolist()])
+    rays = side * finer
+    canvas = _Canvas(view.scale * rays, np.full((rays, rays), NOTHING), np.ones((rays, rays, 3), np.float32))
+    for centre, radius, colour in zip(at, _balls(molecule), colours, strict=True):
         _paint_ball(canvas, centre, radius, colour)
     bonds = np.zeros((0, 0), np.int8) if molecule.bonds is None else molecule.bonds
     for i, j in zip(*np.nonzero(np.triu(bonds, 1)), strict=True):
@@ -117,7 +171,7 @@ def _drawn(molecule: Molecule) -> Array:
             middle = (at[i] + at[j]) / 2 + shift
             _paint_stick(canvas, at[i] + shift, middle, radius, colours[i], dashed)
             _paint_stick(canvas, at[j] + shift, middle, radius, colours[j], dashed)
-    return _developed(canvas)
+    return _developed(canvas, view, finer)
 
 
 def _sticks(kind: str, at: Array, bonds: NDArray[np.int8], i: int, j: int) -> Iterator[tuple[Array, float, bool]]:
@@ -171,25 +225,31 @@ def _paint_stick(canvas: _Canvas, start: Array, end: Array, radius: float, colou
     canvas.paint(where, hit, start[2] + w, normal, colour)
 
 
-def _developed(canvas: _Canvas) -> Array:
+def _developed(canvas: _Canvas, view: _View, finer: int) -> Array:
     """Outlines drawn, haze laid over what is far, and rays averaged into pixels."""
-    met = np.isfinite(canvas.depth)
-    if not met.any():  # atoms so far apart that every ball falls between the rays
-        return np.ones((SIDE, SIDE, 3))
-    near, far = canvas.depth[met].max(), canvas.depth[met].min()
-    haze = HAZE * np.where(met, near - canvas.depth, 0) / max(near - far, 2.0)
-    image = canvas.colour * (1 - haze[..., None]) + haze[..., None]
-    image[_outline(canvas.depth)] *= 0.45
-    return np.asarray(image.reshape(SIDE, FINER, SIDE, FINER, 3).mean(axis=(1, 3)))
+    rays = len(canvas.depth)
+    image = np.ones((rays // finer, rays // finer, 3))
+    met = canvas.depth > NOTHING
+    lines, columns = met.any(1).nonzero()[0], met.any(0).nonzero()[0]
+    if not len(lines):  # atoms so far apart that every ball falls between the rays
+        return image
+    rows, across = (slice(k.min() // finer, k.max() // finer + 1) for k in (lines, columns))  # pixels with something in them
+    where = slice(rows.start * finer, rows.stop * finer), slice(across.start * finer, across.stop * finer)
+    depth, colour = canvas.depth[where], canvas.colour[where]
+    haze = HAZE * np.clip((view.near - depth) / max(view.near - view.far, 2.0), 0, 1) * met[where]
+    shown = 1 - (1 - colour) * (1 - haze[..., None])
+    shown[_outline(depth)] *= 0.45
+    parts = [shown[i::finer, j::finer] for i in range(finer) for j in range(finer)]
+    image[rows, across] = sum(parts[1:], parts[0]) / len(parts)
+    return image
 
 
 def _outline(depth: Array) -> NDArray[np.bool_]:
     """Rays that lie behind a neighbouring ray by more than STEP while they meet something, or meet it at the edge to nothing."""
+    wide = np.pad(depth, 2, constant_values=NOTHING)
     edge = np.zeros(depth.shape, bool)
-    met = np.isfinite(depth)
-    for axis in (0, 1):
-        for way in (-2, -1, 1, 2):
-            beside = np.roll(depth, way, axis=axis)
-            drop = np.where(met, depth, 0) - np.where(np.isfinite(beside), beside, -1e3)
-            edge |= met & (drop > STEP * abs(way) * 2)
+    rows, columns = depth.shape
+    for way in (-2, -1, 1, 2):
+        for beside in (wide[2 + way : 2 + way + rows, 2:-2], wide[2:-2, 2 + way : 2 + way + columns]):
+            edge |= depth - beside > STEP * abs(way) * 2
     return edge
