@@ -525,9 +525,10 @@ def ask(recipe: EDMRecipe, n: int, conditions: Mapping[str, str]) -> Molecules:
 def examine(learner: EDM, split: Split[Molecules], seed: int) -> tuple[list[Finding], list[Check]]:
     """The likelihood of held-out molecules, beside that of as many training molecules: a model that learnt them by heart gives them a
     higher one. Rows of sizes or elements that training lacks, or without the properties of a conditional model, are left out."""
-    values = [learner.nll(part, Noise(seed, range(len(part)))) for part in (_rateable(learner, x) for x in (split.held_out, split.train))]
-    if min(len(v) for v in values) < 2:
+    parts = [_rateable(learner, molecules) for molecules in (split.held_out, split.train)]
+    if min(len(part) for part in parts) < 2:
         return [], []
+    values = [learner.nll(part, Noise(seed, range(len(part)))) for part in parts]
     (held, error), (trained, other) = ((float(v.mean()), float(v.std()) / math.sqrt(len(v))) for v in values)
     check = Check(
         "bound on -log likelihood of held-out molecules, nats", held, error, "within two standard errors of training molecules, or below",
