@@ -153,8 +153,8 @@ def _view(molecule: Molecule) -> _View:
 
 def _wider(view: _View, row: Sequence[Molecule]) -> _View:
     """The view from further off, as far as all frames of one row need and FURTHER allows."""
-    reach = [np.abs(m.positions.astype(float) @ view.turn.T - view.centre)[:, :2].max() + BALL[6] for m in row]
-    scale = min(view.scale, (0.5 - MARGIN) / float(max(reach)))
+    reach = max(float((np.abs(m.positions.astype(float) @ view.turn.T - view.centre)[:, :2] + _balls(m)[:, None]).max()) for m in row)
+    scale = min(view.scale, (0.5 - MARGIN) / reach)
     return replace(view, scale=max(scale, view.scale / FURTHER))
 
 
@@ -229,8 +229,8 @@ def _developed(canvas: _Canvas, view: _View, finer: int) -> Array:
     """Outlines drawn, haze laid over what is far, and rays averaged into pixels."""
     rays = len(canvas.depth)
     image = np.ones((rays // finer, rays // finer, 3))
-    met = canvas.depth > NOTHING
-    lines, columns = met.any(1).nonzero()[0], met.any(0).nonzero()[0]
+    met = np.asarray(canvas.depth > NOTHING)
+    lines, columns = np.flatnonzero(met.any(axis=1)), np.flatnonzero(met.any(axis=0))
     if not len(lines):  # atoms so far apart that every ball falls between the rays
         return image
     rows, across = (slice(k.min() // finer, k.max() // finer + 1) for k in (lines, columns))  # pixels with something in them
