@@ -575,6 +575,7 @@ study = Study(
     write=formats.write,
     ask=ask,
     picture=pictures.picture,
+    film=pictures.film,
     caption=pictures.caption,
     examine=examine,
     restore=restore,

@@ -355,6 +355,7 @@ study = Study(
     write=formats.write,
     ask=ask,
     picture=pictures.picture,
+    film=pictures.film,
     caption=pictures.caption,
     restore=restore,
     conditions=exchange.CONDITIONS,
