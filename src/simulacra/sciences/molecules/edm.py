@@ -559,7 +559,7 @@ study = Study(
             width=32, depth=3, timesteps=1000, walk=40, lr=1e-3, warmup=20, decay=True, ema=0.99, steps=300, batch=16, draws=60, threads=1,
         ),
         "laptop": EDMRecipe(
-            width=96, depth=6, walk=100, lr=1e-3, warmup=500, decay=True, ema=0.998, steps=14_000, batch=32, draws=1000, threads=1,
+            width=96, depth=6, walk=100, lr=1e-3, warmup=500, decay=True, ema=0.998, steps=7_000, batch=32, draws=500, threads=1,
         ),
         "paper": EDMRecipe(steps=PRESENTED, batch=64, draws=10_000),
     },
