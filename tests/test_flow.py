@@ -1,6 +1,7 @@
 """Flow matching: paths that end where they should, with classes and with points."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -65,7 +66,7 @@ def test_an_exact_denoiser_gives_back_its_gaussian(steps):
     """For data N(m, s^2) and standard normal noise, E[x_1 | x_t] is linear; the path must end at mean m and deviation s."""
     m, s, t_now = 1.5, 0.3, flow.times(steps, bend=1.5)
     x = torch.randn(100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for t, later in zip(t_now[:-1], t_now[1:], strict=True):
+    for t, later in pairwise(t_now):
         variance = t**2 * s**2 + (1 - t) ** 2
         guess = m + t * s**2 / variance * (x - t * m)
         x = flow.towards(x, guess, t, later)
@@ -79,7 +80,7 @@ def test_unmasking_by_an_exact_guess_gives_the_law_of_the_classes_in_any_number_
     rng = torch.Generator().manual_seed(steps)
     classes = torch.full((200_000,), 4)
     at = flow.times(steps)
-    for t, later in zip(at[:-1], at[1:], strict=True):
+    for t, later in pairwise(at):
         chance = (later - t) / (1 - t)
         u, v = torch.rand(2, 200_000, generator=rng)
         classes = flow.unmasked(classes, law.log().expand(200_000, 4), chance, u, v, 4)

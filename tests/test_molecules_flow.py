@@ -79,9 +79,10 @@ def test_two_heavy_atoms_on_one_place_do_not_stop_the_hydrogens():
 
 
 def test_an_atom_never_seen_in_training_is_refused_by_name(training, learner):
-    sulphur = stacked([Molecule(np.array([16, 1, 1], np.uint8), np.eye(3, dtype=np.float32), np.zeros(3, np.int8), np.array([[0, 1, 1], [1, 0, 0], [1, 0, 0]], np.int8))])
+    bonds = np.array([[0, 1, 1], [1, 0, 0], [1, 0, 0]], np.int8)
+    sulphide = Molecule(np.array([16, 1, 1], np.uint8), np.eye(3, dtype=np.float32), np.zeros(3, np.int8), bonds)
     with pytest.raises(Refused, match="element 16"):
-        graphs.encoded(sulphur, learner.classes, placed=True)
+        graphs.encoded(stacked([sulphide]), learner.classes, placed=True)
 
 
 # --- drawing ---

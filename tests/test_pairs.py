@@ -9,7 +9,9 @@ from simulacra.nets.pairs import PairTransformer, RadialFunctions, centred
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    made = PairTransformer(node_in=5, pair_in=4, conditions=6, node_out=7, pair_out=3, nodes=32, pairs=16, layers=3, heads=4, radial=8).double()
+    made = PairTransformer(
+        node_in=5, pair_in=4, conditions=6, node_out=7, pair_out=3, nodes=32, pairs=16, layers=3, heads=4, radial=8,
+    ).double()  # fmt: skip
     for parameter in made.parameters():  # norms start silent: make every path count
         torch.nn.init.normal_(parameter, std=0.2)
     return made
@@ -42,7 +44,8 @@ def test_positions_turn_with_the_input_and_classes_do_not_change(network, determ
 def test_moving_the_input_changes_nothing(network):
     s, e, x, start, other, c, mask = given()
     shift = torch.tensor([3.0, -2.0, 5.0]).double() * mask[..., None]
-    for before, after in zip(network(s, e, x, start, other, c, mask), network(s, e, x + shift, start + shift, other + shift, c, mask), strict=True):
+    moved = network(s, e, x + shift, start + shift, other + shift, c, mask)
+    for before, after in zip(network(s, e, x, start, other, c, mask), moved, strict=True):
         there = mask[..., None] if before.ndim == 3 else mask[:, :, None, None] & mask[:, None, :, None]
         assert ((before - after) * there).abs().max() < 1e-9
 
