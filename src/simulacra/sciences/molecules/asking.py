@@ -55,8 +55,9 @@ def ask(training_sizes: Tensor, n: int, conditions: Mapping[str, str], elements:
 
     Where nothing else is asked, sizes are taken evenly over the training molecules in order of size, so every call gives the same. In a
     template `given` says what holds: atoms of unknown element stand as carbon, one for each heavy atom to be, or as hydrogen; positions
-    and bonds mean something between atoms with POSITION_GIVEN only; properties are NaN unless asked. Raises Refused with what can be
-    asked where a condition is unknown, impossible, or outside what the model has seen.
+    and bonds mean something between atoms with POSITION_GIVEN only; where a number of atoms is asked for, the hydrogens in it have
+    ELEMENT_GIVEN; properties are NaN unless asked. Raises Refused with what can be asked where a condition is unknown, impossible, or
+    outside what the model has seen.
     """
     unknown = sorted(set(conditions) - set(CONDITIONS))
     if unknown:
@@ -68,10 +69,11 @@ def ask(training_sizes: Tensor, n: int, conditions: Mapping[str, str], elements:
         formula = _formula(conditions["formula"], elements)
         _refuse_size(sum(formula.values()), training_sizes, f"formula {conditions['formula']}")
         _refuse_other_sizes(conditions, formula)
-        rows = [_around(scaffold, _left_over(formula, scaffold, conditions), ELEMENT_GIVEN)] * n
+        rows = [_around(scaffold, _left_over(formula, scaffold, conditions), ELEMENT_GIVEN, ELEMENT_GIVEN)] * n
     else:
         pairs = _pairs(training_sizes, n, conditions.get("atoms"), scaffold)
-        rows = [_around(scaffold, _filling(atoms, heavy, scaffold), 0) for atoms, heavy in pairs]
+        hydrogens = ELEMENT_GIVEN if "atoms" in conditions else 0
+        rows = [_around(scaffold, _filling(atoms, heavy, scaffold), 0, hydrogens) for atoms, heavy in pairs]
     return _template(rows, _properties(conditions.get("property"), n))
 
 
@@ -214,8 +216,8 @@ class _Row:
     given: NDArray[np.uint8]  # (atoms,), in the order that `stacked` brings them into
 
 
-def _around(scaffold: Molecule, more: Elements, given: int) -> _Row:
-    """A scaffold and further atoms, of which `given` holds."""
+def _around(scaffold: Molecule, more: Elements, heavy: int, hydrogens: int) -> _Row:
+    """A scaffold and further atoms; `heavy` and `hydrogens` are what is given of those."""
     held, extra = len(scaffold.numbers), np.repeat(np.array(list(more), np.uint8), list(more.values()))
     atoms = held + len(extra)
     numbers, bonds = np.concatenate([scaffold.numbers, extra]), np.zeros((atoms, atoms), np.int8)
@@ -223,7 +225,8 @@ def _around(scaffold: Molecule, more: Elements, given: int) -> _Row:
         bonds[:held, :held] = scaffold.bonds
     positions, charges = np.zeros((atoms, 3), np.float32), np.zeros(atoms, np.int8)
     positions[:held], charges[:held] = scaffold.positions, scaffold.charges
-    level = np.repeat(np.array([POSITION_GIVEN, given], np.uint8), [held, len(extra)])
+    further = np.where(extra == HYDROGEN, hydrogens, heavy)
+    level = np.concatenate([np.full(held, POSITION_GIVEN), further]).astype(np.uint8)
     return _Row(Molecule(numbers, positions, charges, bonds), level[np.argsort(numbers <= 1, kind="stable")])
 
 

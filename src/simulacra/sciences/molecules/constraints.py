@@ -20,6 +20,12 @@ def formula_given(like: Molecules) -> Tensor:
     return (like.given >= ELEMENT_GIVEN).sum(1) == like.bucket
 
 
+def hydrogens_given(like: Molecules) -> Tensor:
+    """Rows whose number of hydrogens is asked for, not only suggested, (n,) bool: all of them are given, and there are some."""
+    hydrogen = like.numbers == 1
+    return hydrogen.any(1) & (~hydrogen | (like.given >= ELEMENT_GIVEN)).all(1)
+
+
 def template(like: Molecules) -> Tensor:
     """Rows that are a template, not a molecule, (n,) bool: their atoms have no positions but the given ones."""
     free = like.positions.abs().sum(2) * (like.given < POSITION_GIVEN)

@@ -33,14 +33,15 @@ from simulacra.descent import Descent, under
 from simulacra.families import flow
 from simulacra.nets.pairs import PairTransformer, centred
 from simulacra.sciences.molecules import asking, data, exchange, formats, graphs, hydrogens, pictures, statistics
-from simulacra.sciences.molecules.constraints import Constraints, formula_given
+from simulacra.sciences.molecules.constraints import Constraints, hydrogens_given
 from simulacra.sciences.molecules.data import BONDS, PROPERTIES, UNITS, Molecule, Molecules, stacked
 from simulacra.sciences.molecules.graphs import Conditions, Graphs
 from simulacra.study import Noise, Recipe, Refused, Split, Study
 from simulacra.training import device_of
 
 FREQUENCIES = 16  # of the time embedding
-ATTEMPTS = 8  # at a formula, before a row that misses it is given as it is
+ATTEMPTS = 8  # at a number of atoms or a formula, before a row that misses it is given as it is
+ANOTHER = 0x9E3779B1  # between the seeds of attempts
 
 
 class FlowRecipe(Recipe):
@@ -165,15 +166,21 @@ class MoleculeFlow:
     def draw(self, like: Molecules, noise: Noise) -> Molecules:
         """New molecules with as many heavy atoms as the rows of `like`, and whatever else it asks for.
 
-        The number of hydrogens is told to the network, which mostly keeps to it. A formula is kept: elements by construction, and a
-        row whose hydrogens do not add up is drawn again, at most ATTEMPTS times. Atoms whose positions are given keep them exactly.
+        The number of hydrogens is told to the network, which keeps to it more often than not. Where a number of atoms or a formula is
+        asked for, a row that misses it is drawn again, at most ATTEMPTS times; its elements are right by construction. Atoms whose
+        positions are given keep them exactly.
         """
         drawn = self._whole(self.path(like, noise)[-1], like)
-        strict = formula_given(like)
-        for _ in range(ATTEMPTS if self.placed and strict.any() else 0):
-            wrong = strict.cpu() & (drawn.bucket != like.bucket.cpu())
-            again = self._whole(self.path(like, noise)[-1], like)
-            drawn = Molecules.join([drawn, again])[torch.where(wrong, torch.arange(len(like)) + len(like), torch.arange(len(like)))]
+        strict = hydrogens_given(like).cpu() if self.placed else torch.zeros(len(like), dtype=torch.bool)
+        for attempt in range(1, ATTEMPTS + 1):
+            wrong = (strict & (drawn.bucket != like.bucket.cpu())).nonzero()[:, 0]
+            if not len(wrong):
+                break
+            more = Noise(noise.seed + attempt * ANOTHER, [noise.rows[row] for row in wrong.tolist()])
+            again = self._whole(self.path(like[wrong], more)[-1], like)
+            order = torch.arange(len(like))
+            order[wrong] = len(like) + torch.arange(len(wrong))
+            drawn = Molecules.join([drawn, again])[order]
         return drawn
 
     def trace(self, like: Molecules, noise: Noise, frames: int) -> Sequence[Molecules]:
