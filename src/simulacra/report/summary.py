@@ -161,7 +161,7 @@ def _gap(axes: Any, row: int, finding: Finding) -> None:
         return
     axes.text(1.26, row, verdict.gap(finding).split(" [")[0], va="center", fontsize=10.5, color=PAPER.ink, clip_on=False)
     low, high = (b if math.isfinite(b) else finding.gap for b in (finding.gap_low, finding.gap_high))
-    axes.plot([max(low, -0.2), min(max(high, -0.2), 1.2)], [row, row], color=color, lw=3, clip_on=False)
+    axes.plot([min(max(bound, -0.2), 1.2) for bound in (low, high)], [row, row], color=color, lw=3, clip_on=False)
     at = min(max(finding.gap, -0.2), 1.2)
     beyond = ">" if finding.gap > 1.2 else "<" if finding.gap < -0.2 else marker
     face = "white" if verdict.standing(finding) is verdict.Standing.UNDECIDED else color
