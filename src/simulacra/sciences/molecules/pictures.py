@@ -45,7 +45,7 @@ STEP = 0.12  # Angstrom of depth between neighbouring rays that makes an outline
 
 
 @dataclass(frozen=True)
-class _View:
+class View:
     """From where a molecule is seen: what comes before its atoms are painted, the same for all frames of a film."""
 
     turn: Array  # (3, 3)
@@ -101,8 +101,8 @@ def film(frames: Sequence[Molecules]) -> Iterator[NDArray[np.float64]]:
         yield _pictures(molecules, views, side, FILM_FINER)
 
 
-def _pictures(molecules: Sequence[Molecule], views: Sequence[_View], side: int, finer: int) -> NDArray[np.float64]:
-    drawn = [_drawn(molecule, view, side, finer) for molecule, view in zip(molecules, views, strict=True)]
+def _pictures(molecules: Sequence[Molecule], views: Sequence[View], side: int, finer: int) -> NDArray[np.float64]:
+    drawn = [shaded(molecule, view, side, finer) for molecule, view in zip(molecules, views, strict=True)]
     return np.stack(drawn) if drawn else np.ones((0, side, side, 3))
 
 
@@ -140,7 +140,7 @@ def _balls(molecule: Molecule) -> Array:
     return np.array([BALL.get(z, OTHER_BALL) for z in molecule.numbers.tolist()])
 
 
-def _view(molecule: Molecule) -> _View:
+def _view(molecule: Molecule) -> View:
     """A molecule by itself, as large as the margins allow."""
     positions = molecule.positions.astype(float)
     turn = TILT @ principal_axes(positions)
@@ -148,17 +148,17 @@ def _view(molecule: Molecule) -> _View:
     low, high = (at - balls).min(0), (at + balls).max(0)
     scale = min((1 - 2 * MARGIN) / float((high - low)[:2].max()), CLOSEST)
     middle = (low + high) / 2
-    return _View(turn, middle, scale, high[2] - middle[2], low[2] - middle[2])
+    return View(turn, middle, scale, high[2] - middle[2], low[2] - middle[2])
 
 
-def _wider(view: _View, row: Sequence[Molecule]) -> _View:
+def _wider(view: View, row: Sequence[Molecule]) -> View:
     """The view from further off, as far as all frames of one row need and FURTHER allows."""
     reach = max(float((np.abs(m.positions.astype(float) @ view.turn.T - view.centre)[:, :2] + _balls(m)[:, None]).max()) for m in row)
     scale = min(view.scale, (0.5 - MARGIN) / reach)
     return replace(view, scale=max(scale, view.scale / FURTHER))
 
 
-def _drawn(molecule: Molecule, view: _View, side: int, finer: int) -> Array:
+def shaded(molecule: Molecule, view: View, side: int, finer: int) -> Array:
     at = molecule.positions.astype(float) @ view.turn.T - view.centre
     colours = np.array([COLOUR.get(z, OTHER_COLOUR) for z in molecule.numbers.tolist()])
     rays = side * finer
@@ -225,7 +225,7 @@ def _paint_stick(canvas: _Canvas, start: Array, end: Array, radius: float, colou
     canvas.paint(where, hit, start[2] + w, normal, colour)
 
 
-def _developed(canvas: _Canvas, view: _View, finer: int) -> Array:
+def _developed(canvas: _Canvas, view: View, finer: int) -> Array:
     """Outlines drawn, haze laid over what is far, and rays averaged into pixels."""
     rays = len(canvas.depth)
     image = np.ones((rays // finer, rays // finer, 3))
