@@ -165,6 +165,19 @@ def test_a_trace_begins_as_noise_and_ends_as_the_draw(training, learner):
 # --- training and state ---
 
 
+def test_bonds_that_a_file_does_not_tell_are_perceived(tmp_path, training):
+    formats.write(training[:30], tmp_path / "named.xyz")
+    lines = (tmp_path / "named.xyz").read_text().splitlines()
+    bare = ["" if "smiles=" in line else line for line in lines]
+    (tmp_path / "bare.xyz").write_text("\n".join(bare) + "\n")
+    split = flow.load(SMALL.model_copy(update={"data": tmp_path / "bare.xyz"}))
+    parts = (split.train, split.validation, split.held_out)
+    assert sum(len(part) for part in parts) + len(split.rejected) == 30
+    assert "perceived" in split.origin
+    found = {s for part in parts for s in smiles(part)}
+    assert len(found & set(smiles(training[:30]))) >= 25
+
+
 def test_a_step_moves_every_weight_and_losses_are_finite(training):
     torch.manual_seed(0)
     made = flow.build(SMALL.model_copy(update={"warmup": 0}), training)

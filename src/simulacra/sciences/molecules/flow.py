@@ -34,8 +34,9 @@ from simulacra.families import flow
 from simulacra.nets.pairs import PairTransformer, centred
 from simulacra.sciences.molecules import asking, data, exchange, formats, graphs, hydrogens, pictures, statistics
 from simulacra.sciences.molecules.constraints import Constraints, hydrogens_given
-from simulacra.sciences.molecules.data import BONDS, PROPERTIES, UNITS, Molecule, Molecules, stacked
+from simulacra.sciences.molecules.data import BONDS, PROPERTIES, UNITS, UNKNOWN, Molecule, Molecules, stacked
 from simulacra.sciences.molecules.graphs import Conditions, Graphs
+from simulacra.sciences.molecules.perception import perceive
 from simulacra.study import Noise, Recipe, Refused, Split, Study
 from simulacra.training import device_of
 
@@ -328,8 +329,28 @@ def restore(recipe: FlowRecipe, state: Mapping[str, Tensor]) -> MoleculeFlow:
 
 
 def load(recipe: FlowRecipe) -> Split[Molecules]:
-    """Your molecules, or molecules made by rule."""
-    return data.load(data=recipe.data, seed=recipe.seed, simulated=recipe.simulated)
+    """Your molecules, or molecules made by rule. Bonds that a file does not tell (XYZ) are perceived by RDKit; where that fails the
+    molecule is set aside."""
+    split = data.load(data=recipe.data, seed=recipe.seed, simulated=recipe.simulated)
+    if not any(bool((part.bonds == UNKNOWN).any()) for part in (split.train, split.validation, split.held_out)):
+        return split
+    rejected = list(split.rejected)
+    train, validation, held_out = (
+        _bonded(part, name, rejected)
+        for part, name in ((split.train, "training"), (split.validation, "validation"), (split.held_out, "held-out"))
+    )
+    return Split(train, validation, held_out, f"{split.origin}; bonds perceived by RDKit from the geometry", split.files, rejected)
+
+
+def _bonded(molecules: Molecules, name: str, rejected: list[str]) -> Molecules:
+    """The molecules whose bonds are known or can be perceived."""
+    found = perceive(
+        molecules, method="rdkit", failed=lambda row, reason: rejected.append(f"{name} molecule {row}: bonds not perceived: {reason}")
+    )
+    known = ~(found.bonds == UNKNOWN).flatten(1).any(1)
+    if not known.any():
+        raise Refused(f"the bonds of no {name} molecule could be perceived; give an SDF, which holds them ({rejected[-1]})")
+    return found[known]
 
 
 def ask(recipe: FlowRecipe, n: int, conditions: Mapping[str, str]) -> Molecules:
