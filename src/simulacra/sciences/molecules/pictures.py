@@ -159,6 +159,7 @@ def _wider(view: View, row: Sequence[Molecule]) -> View:
 
 
 def shaded(molecule: Molecule, view: View, side: int, finer: int) -> Array:
+    """The molecule seen from `view`, (side, side, 3) in [0, 1], each pixel the mean of `finer` x `finer` rays."""
     at = molecule.positions.astype(float) @ view.turn.T - view.centre
     colours = np.array([COLOUR.get(z, OTHER_COLOUR) for z in molecule.numbers.tolist()])
     rays = side * finer
