@@ -50,12 +50,13 @@ def test_hydrogens_are_put_at_the_lengths_of_bonds_and_nothing_else_moves(traini
         heavy = molecule.numbers > 1
         counts = (np.asarray(molecule.bonds)[heavy][:, ~heavy] > 0).sum(1)
         bare = Molecule(molecule.numbers[heavy], molecule.positions[heavy], molecule.charges[heavy], molecule.bonds[np.ix_(heavy, heavy)])
-        full = hydrogens.place(bare, counts)
+        full = hydrogens.place(bare, counts, np.linspace(0.95, 1.15, len(counts), dtype=np.float32))
         n = int(heavy.sum())
         assert np.allclose(full.positions[:n], bare.positions, atol=1e-5)
         lengths = np.linalg.norm(full.positions[:, None] - full.positions[None], axis=2)
         bonded = np.triu(full.bonds > 0) & ((full.numbers == 1)[:, None] | (full.numbers == 1)[None])
-        assert ((lengths[bonded] > 0.9) & (lengths[bonded] < 1.2)).all()
+        owner = np.minimum(*np.nonzero(bonded))
+        assert np.allclose(lengths[bonded], np.linspace(0.95, 1.15, len(counts))[owner], atol=1e-4)
 
 
 def test_hydrogens_are_placed_on_molecules_that_do_not_sanitise_too():
@@ -63,7 +64,7 @@ def test_hydrogens_are_placed_on_molecules_that_do_not_sanitise_too():
         np.array([6, 6, 6, 6, 6, 6], np.uint8), np.random.default_rng(0).normal(0, 1.5, (6, 3)).astype(np.float32), np.zeros(6, np.int8),
         np.array([[0, 1, 1, 1, 1, 1]] + [[1, 0, 0, 0, 0, 0]] * 5, np.int8),
     )  # fmt: skip
-    full = hydrogens.place(five, np.array([1, 3, 3, 3, 3, 3]))
+    full = hydrogens.place(five, np.array([1, 3, 3, 3, 3, 3]), np.full(6, 1.09, np.float32))
     assert (full.numbers == 1).sum() == 16
     assert np.isfinite(full.positions).all()
     assert not protocols.strict(stacked([full])).valid[0]
@@ -72,10 +73,24 @@ def test_hydrogens_are_placed_on_molecules_that_do_not_sanitise_too():
 def test_two_heavy_atoms_on_one_place_do_not_stop_the_hydrogens():
     full = hydrogens.place(
         Molecule(np.array([6, 6], np.uint8), np.zeros((2, 3), np.float32), np.zeros(2, np.int8), np.array([[0, 1], [1, 0]], np.int8)),
-        np.array([3, 3]),
-    )
+        np.array([3, 3]), np.full(2, 1.09, np.float32),
+    )  # fmt: skip
     assert np.isfinite(full.positions).all()
     assert len(full.numbers) == 8
+
+
+def test_lengths_to_hydrogens_are_the_means_of_training_by_kind_of_atom_and_bond(training, learner):
+    found = {}
+    for molecule in unstacked(training):
+        bonded = (np.asarray(molecule.bonds) > 0) & (molecule.numbers > 1)[:, None] & (molecule.numbers == 1)
+        for heavy, hydrogen in zip(*np.nonzero(bonded), strict=True):
+            row = np.asarray(molecule.bonds)[heavy]
+            kind = (int(molecule.numbers[heavy]), int(molecule.charges[heavy]), int((molecule.numbers[row > 0] == 1).sum()))
+            highest = int(row[molecule.numbers > 1].max())
+            length = np.linalg.norm(molecule.positions[heavy] - molecule.positions[hydrogen])
+            found.setdefault((learner.classes.index(kind), highest), []).append(length)
+    assert len(found) > 5
+    assert all(abs(float(learner.lengths[key]) - np.mean(lengths)) < 1e-5 for key, lengths in found.items())
 
 
 def test_an_atom_never_seen_in_training_is_refused_by_name(training, learner):

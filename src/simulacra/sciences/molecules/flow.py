@@ -83,8 +83,11 @@ class FlowRecipe(Recipe):
 class MoleculeFlow:
     """The network, its vocabulary, and the paths that it was trained on."""
 
-    def __init__(self, recipe: FlowRecipe, classes: list[graphs.AtomClass], conditions: Conditions, scale: float, sizes: Tensor) -> None:
+    def __init__(
+        self, recipe: FlowRecipe, classes: list[graphs.AtomClass], conditions: Conditions, scale: float, sizes: Tensor, lengths: Tensor
+    ) -> None:
         self.recipe, self.classes, self.conditions, self.scale, self.sizes = recipe, classes, conditions, scale, sizes
+        self.lengths = lengths  # of bonds to hydrogens (hydrogens.py)
         self.device, self.placed = device_of(recipe.device), recipe.hydrogens == "placed"
         self.atoms = int(sizes[:, 1 if self.placed else 0].max())  # points of the largest training molecule: draws are this wide
         known = len(classes)
@@ -227,7 +230,7 @@ class MoleculeFlow:
     def _whole(self, graph: Graphs, like: Molecules) -> Molecules:
         """The finished graphs as molecules, hydrogens in place, in the frame of the given atoms."""
         found = [self._molecule(graph, row) for row in range(len(graph.mask))]
-        drawn = stacked([hydrogens.place(molecule, counts) if self.placed else molecule for molecule, counts in found])
+        drawn = stacked([hydrogens.place(*one) if self.placed else one[0] for one in found])
         width = max(drawn.numbers.shape[1], like.numbers.shape[1])
         return drawn.widened(width)
 
@@ -239,13 +242,14 @@ class MoleculeFlow:
         now = Graphs(torch.where(unknown, carbon, graph.classes), bonds, graph.positions, graph.mask)
         return stacked([self._molecule(now, row)[0] for row in range(len(now.mask))])
 
-    def _molecule(self, graph: Graphs, row: int) -> tuple[Molecule, NDArray[np.int64]]:
-        """Row `row` without padding, and the hydrogens that its atoms still need."""
+    def _molecule(self, graph: Graphs, row: int) -> tuple[Molecule, NDArray[np.int64], NDArray[np.float32]]:
+        """Row `row` without padding, the hydrogens that its atoms still need, and the lengths of bonds to them."""
         k = int(graph.mask[row].sum())
         described = np.array([self.classes[c] for c in graph.classes[row, :k].tolist()])
         positions, bonds = graph.positions[row, :k].cpu().numpy(), graph.bonds[row, :k, :k].cpu().numpy()
         molecule = Molecule(described[:, 0].astype(np.uint8), positions, described[:, 1].astype(np.int8), bonds.astype(np.int8))
-        return molecule, described[:, 2]
+        lengths = self.lengths[graph.classes[row, :k].cpu(), torch.from_numpy(bonds).amax(1)].numpy()
+        return molecule, described[:, 2], lengths
 
     # --- state ---
 
@@ -265,7 +269,7 @@ class MoleculeFlow:
         return {
             "classes": torch.tensor(self.classes), "elements": torch.tensor(conditions.elements), "centre": conditions.centre,
             "deviation": conditions.scale, "range": conditions.range, "scale": torch.tensor(self.scale, dtype=torch.float64),
-            "sizes": self.sizes,
+            "sizes": self.sizes, "lengths": self.lengths,
         }  # fmt: skip
 
     def ask(self, n: int, conditions: Mapping[str, str]) -> Molecules:
@@ -315,7 +319,8 @@ def build(recipe: FlowRecipe, training: Molecules) -> MoleculeFlow:
     some = training[torch.linspace(0, len(training) - 1, min(len(training), 4096)).long()]
     goal = graphs.encoded(some, classes, placed=placed)
     scale = float((goal.positions[goal.mask].square().mean()).sqrt())
-    return MoleculeFlow(recipe, classes, Conditions.learnt(training, classes), scale, torch.stack([training.bucket, training.heavy], 1))
+    lengths = hydrogens.usual_lengths(training, classes) if placed else torch.zeros(len(classes), len(BONDS))
+    return MoleculeFlow(recipe, classes, Conditions.learnt(training, classes), scale, asking.sizes(training), lengths)
 
 
 def restore(recipe: FlowRecipe, state: Mapping[str, Tensor]) -> MoleculeFlow:
@@ -323,7 +328,8 @@ def restore(recipe: FlowRecipe, state: Mapping[str, Tensor]) -> MoleculeFlow:
     learnt = under(state, "learnt")
     conditions = Conditions(learnt["elements"].tolist(), learnt["centre"], learnt["deviation"], learnt["range"])
     classes = [(z, c, h) for z, c, h in learnt["classes"].tolist()]
-    learner = MoleculeFlow(recipe.model_copy(update={"compile": False}), classes, conditions, float(learnt["scale"]), learnt["sizes"])
+    plain = recipe.model_copy(update={"compile": False})
+    learner = MoleculeFlow(plain, classes, conditions, float(learnt["scale"]), learnt["sizes"], learnt["lengths"])
     learner.descent.average.load_state_dict(under(state, "average"))
     return learner
 
