@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -218,7 +219,8 @@ class MoleculeFlow:
             x = flow.towards(x, end, t, later) if t < 1 else x
             seen.append(Graphs(classes, bonds, x * self.scale, mask))
         pair = mask[:, :, None] & mask[:, None] & ~torch.eye(n, dtype=torch.bool, device=self.device)
-        return [*seen[:-1], Graphs(classes, torch.where(pair, bonds, 0), asked.returned(x * self.scale), mask)]
+        seen[-1] = Graphs(classes, torch.where(pair, bonds, 0), x * self.scale, mask)
+        return [replace(state, positions=asked.returned(state.positions)) for state in seen]
 
     def schedule(self) -> list[tuple[float, float]]:
         """Times (of positions, of classes) at the evaluations of a draw, from (0, 0) to (1, 1)."""
@@ -269,7 +271,7 @@ class MoleculeFlow:
         return {
             "classes": torch.tensor(self.classes), "elements": torch.tensor(conditions.elements), "centre": conditions.centre,
             "deviation": conditions.scale, "range": conditions.range, "scale": torch.tensor(self.scale, dtype=torch.float64),
-            "sizes": self.sizes, "lengths": self.lengths,
+            "sizes": self.sizes.to(torch.int16), "lengths": self.lengths,
         }  # fmt: skip
 
     def ask(self, n: int, conditions: Mapping[str, str]) -> Molecules:
@@ -329,7 +331,7 @@ def restore(recipe: FlowRecipe, state: Mapping[str, Tensor]) -> MoleculeFlow:
     conditions = Conditions(learnt["elements"].tolist(), learnt["centre"], learnt["deviation"], learnt["range"])
     classes = [(z, c, h) for z, c, h in learnt["classes"].tolist()]
     plain = recipe.model_copy(update={"compile": False})
-    learner = MoleculeFlow(plain, classes, conditions, float(learnt["scale"]), learnt["sizes"], learnt["lengths"])
+    learner = MoleculeFlow(plain, classes, conditions, float(learnt["scale"]), learnt["sizes"].long(), learnt["lengths"])
     learner.descent.average.load_state_dict(under(state, "average"))
     return learner
 
