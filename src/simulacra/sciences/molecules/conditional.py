@@ -300,7 +300,8 @@ def figure(found: Sweep, values: Array, nature: Array) -> Figure:
     k, unit = len(found.asked), UNITS[found.name]
     table = values.reshape(-1, k)
     canvas = Canvas(figsize=(7.5, 5.2), layout="constrained")
-    upper, lower = canvas.subfigures(2, 1, height_ratios=(3.6, 1))
+    parts: Any = canvas.subfigures(2, 1, height_ratios=(3.6, 1))
+    upper, lower = parts
     axes, side = upper.subplots(1, 2, width_ratios=(6, 1), sharey=True)
     axes.plot(found.asked, found.asked, "k--", lw=1, label="asked")
     axes.plot(np.tile(found.asked, len(table)), table.ravel(), "o", ms=3.5, alpha=0.5, color="tab:blue", label="a molecule")
@@ -314,8 +315,7 @@ def figure(found: Sweep, values: Array, nature: Array) -> Figure:
     side.hist(nature, bins=40, orientation="horizontal", color="0.6")
     side.set(xlabel="nature", xticks=[])
     images = pictures.picture(found.drawn[:k])
-    frames: list[Any] = list(lower.subplots(1, k))
-    for frame, image, value in zip(frames, images, found.asked, strict=True):
+    for frame, image, value in zip(lower.subplots(1, k), images, found.asked, strict=True):
         frame.imshow(image)
         frame.set(xticks=[], yticks=[])
         frame.spines[:].set_visible(False)

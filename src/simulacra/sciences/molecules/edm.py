@@ -30,12 +30,13 @@ from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor, nn
 
 from simulacra.descent import Descent, under
-from simulacra.evidence import Check, Finding
+from simulacra.evidence import Check, Figure, Finding
 from simulacra.families import diffusion
 from simulacra.families.diffusion import Schedule, centred
 from simulacra.nets.egnn import EGNN
-from simulacra.sciences.molecules import asking, data, formats, pictures, protocols, statistics
+from simulacra.sciences.molecules import asking, conditional, data, formats, pictures, protocols, statistics
 from simulacra.sciences.molecules.data import ATOMIC_NUMBER, PROPERTIES, SYMBOLS, UNITS, UNKNOWN, Molecules
+from simulacra.sciences.molecules.regressor import Effort, Regressor, remembered
 from simulacra.study import Noise, Recipe, Refused, Split, Study
 from simulacra.training import device_of
 
@@ -64,6 +65,7 @@ class EDMRecipe(Recipe):
     ema: float = Field(0.9999, ge=0, lt=1, description="Decay per step of the weight average that draws; 0: the last weights.")
     condition: tuple[str, ...] = Field((), description=f"Properties that molecules are drawn for: {', '.join(PROPERTIES)}.")
     half: Literal[0, 1] = Field(0, description="Half of the labelled molecules that a conditional model sees; the other is the judge's.")
+    judge_steps: PositiveInt = Field(4000, description="Steps in which the regressor that judges a conditional model is trained.")
 
     @field_validator("elements")
     @classmethod
@@ -523,18 +525,50 @@ def ask(recipe: EDMRecipe, n: int, conditions: Mapping[str, str]) -> Molecules:
 
 
 def examine(learner: EDM, split: Split[Molecules], seed: int) -> tuple[list[Finding], list[Check]]:
+    """The likelihood of held-out molecules, and what a conditional model achieved of what it was asked (conditional.py)."""
+    if not learner.recipe.condition:
+        return [], _likelihood(learner, split, seed)
+    others, regressor = _judge(learner.recipe)
+    names, count = learner.recipe.condition, learner.recipe.draws
+    findings, checks = conditional.judged(learner, names, split.held_out, others, regressor=regressor, count=count, seed=seed)
+    return findings, [*_likelihood(learner, split, seed), *checks]
+
+
+def figures(learner: EDM, split: Split[Molecules], seed: int) -> list[Figure]:
+    """A sweep through each property of a conditional model."""
+    if not learner.recipe.condition:
+        return []
+    others, regressor = _judge(learner.recipe)
+    if len(others) < conditional.FEWEST:
+        return []
+    return [conditional.swept(learner, name, others, regressor=regressor, seed=seed) for name in learner.recipe.condition]
+
+
+@functools.lru_cache(maxsize=1)
+def _judge(recipe: EDMRecipe) -> tuple[Molecules, Regressor | None]:
+    """The half of the labelled training molecules that the model of `recipe` has not seen, and a regressor trained on it of those
+    properties that positions alone do not decide; None where they all do, or there are too few to learn from."""
+    split = data.load(data=recipe.data, seed=recipe.seed, simulated=recipe.simulated)
+    others = half_of(split.train, recipe.condition, 1 - recipe.half)
+    learnt = [name for name in recipe.condition if name not in conditional.GEOMETRIC]
+    if not learnt or len(others) < conditional.FEWEST:
+        return others, None
+    return others, remembered(others, learnt, Effort(steps=recipe.judge_steps), device_of(recipe.device))
+
+
+def _likelihood(learner: EDM, split: Split[Molecules], seed: int) -> list[Check]:
     """The likelihood of held-out molecules, beside that of as many training molecules: a model that learnt them by heart gives them a
     higher one. Rows of sizes or elements that training lacks, or without the properties of a conditional model, are left out."""
     parts = [_rateable(learner, molecules) for molecules in (split.held_out, split.train)]
     if min(len(part) for part in parts) < 2:
-        return [], []
+        return []
     values = [learner.nll(part, Noise(seed, range(len(part)))) for part in parts]
     (held, error), (trained, other) = ((float(v.mean()), float(v.std()) / math.sqrt(len(v))) for v in values)
     check = Check(
         "bound on -log likelihood of held-out molecules, nats", held, error, "within two standard errors of training molecules, or below",
         held < trained + 2 * math.hypot(error, other), {"training molecules": trained},
     )  # fmt: skip
-    return [], [check]
+    return [check]
 
 
 def _rateable(learner: EDM, molecules: Molecules) -> Molecules:
@@ -557,6 +591,7 @@ study = Study(
     recipes={
         "quick": EDMRecipe(
             width=32, depth=3, timesteps=1000, walk=40, lr=1e-3, warmup=20, decay=True, ema=0.99, steps=300, batch=16, draws=60, threads=1,
+            judge_steps=300,
         ),
         "laptop": EDMRecipe(
             width=96, depth=6, walk=100, lr=1e-3, warmup=500, decay=True, ema=0.998, steps=7_000, batch=32, draws=500, threads=1,
@@ -578,6 +613,7 @@ study = Study(
     film=pictures.film,
     caption=pictures.caption,
     examine=examine,
+    figures=figures,
     restore=restore,
     citation="""@inproceedings{hoogeboom2022edm,
   title = {Equivariant Diffusion for Molecule Generation in {3D}},
