@@ -70,6 +70,24 @@ def test_hydrogens_are_placed_on_molecules_that_do_not_sanitise_too():
     assert not protocols.strict(stacked([full])).valid[0]
 
 
+def test_hydrogens_join_any_graph_of_atoms_and_leave_the_rest_as_it_was():
+    """Whatever a network draws: wrong valences, aromatic bonds outside of rings, charges that RDKit would like to move."""
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        n = int(rng.integers(1, 9))
+        upper = np.triu((rng.random((n, n)) < 0.35) * rng.integers(1, 5, (n, n)), 1)
+        wild = Molecule(
+            rng.choice([6, 7, 8, 9], n).astype(np.uint8), rng.normal(0, 1.3, (n, 3)).astype(np.float32),
+            rng.integers(-1, 2, n).astype(np.int8), (upper + upper.T).astype(np.int8),
+        )  # fmt: skip
+        counts = rng.integers(0, 4, n)
+        full = hydrogens.place(wild, counts, np.full(n, 1.09, np.float32))
+        assert ((full.bonds[:n, n:] > 0).sum(1) == counts).all()
+        assert (full.bonds[:n, :n] == wild.bonds).all()
+        assert (full.charges[:n] == wild.charges).all()
+        assert np.isfinite(full.positions).all()
+
+
 def test_two_heavy_atoms_on_one_place_do_not_stop_the_hydrogens():
     full = hydrogens.place(
         Molecule(np.array([6, 6], np.uint8), np.zeros((2, 3), np.float32), np.zeros(2, np.int8), np.array([[0, 1], [1, 0]], np.int8)),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rdkit import Chem, rdBase
 from torch import Tensor
 
 from simulacra.sciences.molecules.data import BONDS, Molecule, Molecules, from_rdkit, to_rdkit
@@ -42,8 +43,6 @@ def usual_lengths(molecules: Molecules, classes: Sequence[AtomClass]) -> Tensor:
 
 def place(heavy: Molecule, counts: NDArray[np.int64], lengths: NDArray[np.float32]) -> Molecule:
     """`heavy` with `counts` (atoms,) hydrogens on its atoms at `lengths` (atoms,) from them in Angstrom, appended after them."""
-    from rdkit import Chem, rdBase
-
     with rdBase.BlockLogs():
         mol = to_rdkit(heavy)
         for atom, count in zip(mol.GetAtoms(), counts.tolist(), strict=True):
@@ -64,10 +63,10 @@ def place(heavy: Molecule, counts: NDArray[np.int64], lengths: NDArray[np.float3
 
 
 def _describe(mol: Any) -> None:
-    """Hybridisation, as far as the graph allows."""
-    from rdkit import Chem
-
-    if Chem.SanitizeMol(mol, catchErrors=True) != Chem.SanitizeFlags.SANITIZE_NONE:
+    """Hybridisation, as far as the graph allows. Nothing is cleaned up on the way: RDKit would move charges and hydrogens."""
+    flags = Chem.SanitizeFlags
+    steps = flags.SANITIZE_ALL & ~(flags.SANITIZE_CLEANUP | flags.SANITIZE_CLEANUP_ORGANOMETALLICS | flags.SANITIZE_ADJUSTHS)
+    if Chem.SanitizeMol(mol, sanitizeOps=steps, catchErrors=True) != flags.SANITIZE_NONE:
         mol.UpdatePropertyCache(strict=False)
         Chem.FastFindRings(mol)
         Chem.SetConjugation(mol)
