@@ -88,6 +88,18 @@ def test_hydrogens_join_any_graph_of_atoms_and_leave_the_rest_as_it_was():
         assert np.isfinite(full.positions).all()
 
 
+def test_the_hydrogen_of_an_aromatic_nitrogen_is_placed():
+    ring = np.zeros((5, 5), np.int8)
+    for i in range(5):
+        ring[i, (i + 1) % 5] = ring[(i + 1) % 5, i] = 4
+    angle = 2 * np.pi * np.arange(5) / 5
+    places = 1.15 * np.stack([np.cos(angle), np.sin(angle), 0 * angle], 1).astype(np.float32)
+    imidazole = Molecule(np.array([7, 6, 7, 6, 6], np.uint8), places, np.zeros(5, np.int8), ring)
+    full = hydrogens.place(imidazole, np.array([1, 1, 0, 1, 1]), np.full(5, 1.05, np.float32))
+    assert protocols.strict(stacked([full])).valid[0]
+    assert np.allclose(full.positions[5], places[0] / 1.15 * 2.2, atol=0.02)
+
+
 def test_two_heavy_atoms_on_one_place_do_not_stop_the_hydrogens():
     full = hydrogens.place(
         Molecule(np.array([6, 6], np.uint8), np.zeros((2, 3), np.float32), np.zeros(2, np.int8), np.array([[0, 1], [1, 0]], np.int8)),

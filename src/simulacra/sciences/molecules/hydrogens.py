@@ -45,9 +45,9 @@ def place(heavy: Molecule, counts: NDArray[np.int64], lengths: NDArray[np.float3
     """`heavy` with `counts` (atoms,) hydrogens on its atoms at `lengths` (atoms,) from them in Angstrom, appended after them."""
     with rdBase.BlockLogs():
         mol = to_rdkit(heavy)
-        for atom, count in zip(mol.GetAtoms(), counts.tolist(), strict=True):
-            atom.SetNumExplicitHs(count)
+        _hold(mol, counts)
         _describe(mol)
+        _hold(mol, counts)  # finding the Kekule form takes the hydrogen of an aromatic nitrogen away
         full = Chem.AddHs(mol, explicitOnly=True, addCoords=True)
     made = from_rdkit(full)
     # RDKit may have turned bonds it found aromatic; what was drawn is kept.
@@ -60,6 +60,13 @@ def place(heavy: Molecule, counts: NDArray[np.int64], lengths: NDArray[np.float3
     unit = np.nan_to_num(away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-6))
     positions[n:] = positions[owner] + unit * lengths[owner, None]
     return Molecule(made.numbers, positions, made.charges, bonds)
+
+
+def _hold(mol: Any, counts: NDArray[np.int64]) -> None:
+    """Atoms that have `counts` hydrogens and take no others."""
+    for atom, count in zip(mol.GetAtoms(), counts.tolist(), strict=True):
+        atom.SetNumExplicitHs(count)
+        atom.SetNoImplicit(True)
 
 
 def _describe(mol: Any) -> None:
