@@ -72,7 +72,7 @@ class FlowRecipe(Recipe):
         json_schema_extra={"drawing": True},
     )  # fmt: skip
     delay: float = Field(
-        1.0, ge=0.2, le=5, description="When a molecule is drawn, its graph is finished to u^delay at part u of the path.",
+        2.4, ge=0.2, le=5, description="When a molecule is drawn, its graph is finished to u^delay at part u of the path.",
         json_schema_extra={"drawing": True},
     )  # fmt: skip
     bend: float = Field(
