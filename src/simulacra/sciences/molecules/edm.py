@@ -34,8 +34,8 @@ from simulacra.evidence import Check, Figure, Finding
 from simulacra.families import diffusion
 from simulacra.families.diffusion import Schedule, centred
 from simulacra.nets.egnn import EGNN
-from simulacra.sciences.molecules import asking, conditional, data, formats, pictures, protocols, statistics
-from simulacra.sciences.molecules.data import ATOMIC_NUMBER, PROPERTIES, SYMBOLS, UNITS, UNKNOWN, Molecules
+from simulacra.sciences.molecules import asking, conditional, data, exchange, formats, pictures, protocols, statistics
+from simulacra.sciences.molecules.data import ATOMIC_NUMBER, POSITION_GIVEN, PROPERTIES, SYMBOLS, UNITS, UNKNOWN, Molecules
 from simulacra.sciences.molecules.regressor import Effort, Regressor, remembered
 from simulacra.study import Noise, Recipe, Refused, Split, Study
 from simulacra.training import device_of
@@ -296,7 +296,8 @@ class EDM:
 
         In each an atom is of the element that its features say then, and hydrogens stand last: places change between frames.
         """
-        if bool((like.given > 0).any()):
+        # A number of atoms gives its hydrogens; as a size it is kept by construction, which of them are hydrogens is not.
+        if bool(((like.given > 0) & (like.numbers > 1) | (like.given >= POSITION_GIVEN)).any()):
             raise Refused("molecules.edm cannot keep given atoms or elements: ask for a number of atoms (molecules.flow takes more)")
         device, sizes = self.device, like.bucket.cpu()
         walk = self.recipe.walk or self.schedule.steps
@@ -580,11 +581,6 @@ def _rateable(learner: EDM, molecules: Molecules) -> Molecules:
     return molecules[chosen].to(learner.device)
 
 
-def read(path: Path) -> Molecules:
-    """Molecules that any program wrote."""
-    return formats.read(path)[0]
-
-
 study = Study(
     title="Equivariant diffusion of molecules",
     source="Hoogeboom et al. 2022, Equivariant diffusion for molecule generation in 3D, arXiv:2203.17003",
@@ -606,7 +602,7 @@ study = Study(
     load=load,
     build=build,
     judge=statistics.judge,
-    read=read,
+    read=exchange.read,
     write=formats.write,
     ask=ask,
     picture=pictures.picture,
@@ -615,6 +611,11 @@ study = Study(
     examine=examine,
     figures=figures,
     restore=restore,
+    conditions={name: exchange.CONDITIONS[name] for name in ("atoms", "property")},
+    formats=exchange.FORMATS,
+    export=exchange.export,
+    summary=exchange.summary,
+    models=exchange.models,
     citation="""@inproceedings{hoogeboom2022edm,
   title = {Equivariant Diffusion for Molecule Generation in {3D}},
   author = {Hoogeboom, Emiel and Garcia Satorras, Víctor and Vignac, Clément and Welling, Max},
