@@ -259,7 +259,6 @@ def find(name: str) -> Study[Any, Any]:
 
     Raises Refused with the list of known names.
     """
-    _trusted.add(name)
     known = names()
     target = f"simulacra.sciences.{name}" if name in known else name
     if target == name and ("." not in name or not _importable(name)):
@@ -267,6 +266,7 @@ def find(name: str) -> Study[Any, Any]:
     study = getattr(importlib.import_module(target), "study", None)
     if not isinstance(study, Study):
         raise Refused(f"module {target} has no attribute `study` of type simulacra.study.Study")
+    _trusted.add(name)
     return study
 
 
