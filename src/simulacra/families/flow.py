@@ -12,7 +12,6 @@ Points and classes may run on times of their own.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -73,9 +72,3 @@ def unmasked(classes: Tensor, logits: Tensor, chance: float, u: Tensor, v: Tenso
     cumulative = logits.double().softmax(-1).cumsum(-1)
     drawn = (v[..., None] > cumulative).sum(-1).clamp(max=logits.shape[-1] - 1)
     return torch.where((classes == mask_class) & (u < chance), drawn.to(classes.dtype), classes)
-
-
-def times(steps: int, bend: float = 1.0) -> list[float]:
-    """0 = t_0 < ... < t_steps = 1, denser near 1 the larger `bend`: t = (1 - (1 - u)^bend), bend 1 evenly spaced."""
-    u = np.linspace(0, 1, steps + 1)
-    return [float(v) for v in 1 - (1 - u) ** bend]

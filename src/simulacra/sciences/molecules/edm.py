@@ -596,7 +596,7 @@ study = Study(
     },
     expect={
         "quick": "34 s of processor time on one core of a busy 2-core machine",
-        "laptop": "75 min of processor time on one thread of a busy 2-core machine to train, 15 min to draw (extrapolated)",
+        "laptop": "QM9: 57 min on one thread of a busy 2-core machine to train, 8 min to draw 500",
         "paper": "4,686,000 steps, 3.5 s each on one core of a CPU (extrapolated, not run); meant for a GPU",
     },
     load=load,
