@@ -20,7 +20,7 @@ LAYERS = (
     ("measures", "families", "nets"),
     ("evidence", "movie"),
     ("runs",),
-    ("training", "weights"),
+    ("training", "weights", "series"),
     ("sciences",),
     ("verdict",),
     ("report",),
