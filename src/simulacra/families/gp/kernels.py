@@ -67,6 +67,10 @@ class Kernel:
         """Covariance (n, m) of the function at times t (n,) with itself at times s (m,), without noise."""
         raise NotImplementedError
 
+    def diagonal(self, t: Array) -> Array:
+        """Variance (n,) of the function at times t (n,), without noise."""
+        return np.full(len(t), self.covariance(np.zeros(1), np.zeros(1))[0, 0])
+
     def derivatives(self, t: Array, s: Array) -> Iterator[tuple[str, Array]]:
         """One after the other: a free parameter and the derivative (n, m) of `covariance` with respect to its logarithm.
 
@@ -100,7 +104,7 @@ class White(Kernel):
         return self.variance
 
     def noise_derivatives(self) -> dict[str, float]:
-        return {name: self.variance for name in self.free()}
+        return dict.fromkeys(self.free(), self.variance)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,8 +148,10 @@ class Matern(Kernel):
 
     def covariance(self, t: Array, s: Array) -> Array:
         r = self._distance(t, s)
-        polynomial = {0.5: 1.0, 1.5: 1 + r, 2.5: 1 + r + r * r / 3}[self.order]
-        return np.asarray(self.variance * polynomial * np.exp(-r))
+        decay = self.variance * np.exp(-r)
+        if self.order == 0.5:
+            return decay
+        return np.asarray(decay * (1 + r if self.order == 1.5 else 1 + r + r * r / 3))
 
     def derivatives(self, t: Array, s: Array) -> Iterator[tuple[str, Array]]:
         r = self._distance(t, s)
@@ -223,6 +229,9 @@ class Linear(Kernel):
     def covariance(self, t: Array, s: Array) -> Array:
         return self.variance * np.outer(t - self.centre, s - self.centre)
 
+    def diagonal(self, t: Array) -> Array:
+        return np.asarray(self.variance * (t - self.centre) ** 2)
+
     def derivatives(self, t: Array, s: Array) -> Iterator[tuple[str, Array]]:
         yield from _free(self, {"variance": lambda: self.covariance(t, s)})
 
@@ -275,6 +284,9 @@ class Sum(_Composed):
             total += part.covariance(t, s)
         return total
 
+    def diagonal(self, t: Array) -> Array:
+        return np.asarray(np.sum([part.diagonal(t) for part in self.parts], axis=0))
+
     def derivatives(self, t: Array, s: Array) -> Iterator[tuple[str, Array]]:
         for label, part in self.named().items():
             for name, derivative in part.derivatives(t, s):
@@ -304,6 +316,9 @@ class Product(_Composed):
             total *= part.covariance(t, s)
         return total
 
+    def diagonal(self, t: Array) -> Array:
+        return np.asarray(np.prod([part.diagonal(t) for part in self.parts], axis=0))
+
     def derivatives(self, t: Array, s: Array) -> Iterator[tuple[str, Array]]:
         values = {label: part.covariance(t, s) for label, part in self.named().items()}
         for label, part in self.named().items():
@@ -315,8 +330,29 @@ class Product(_Composed):
                 yield f"{label}.{name}", rest * derivative
 
 
+def part_of(kernel: Kernel, part: str | None) -> Kernel:
+    """One term of a sum by its label in `named()`; None: the whole kernel. Raises Refused where there is no such function."""
+    if part is None or (part == kernel.label and not isinstance(kernel, Sum)):
+        return kernel
+    terms = kernel.named() if isinstance(kernel, Sum) else {kernel.label: kernel}
+    functions = [label for label, term in terms.items() if not isinstance(term, White)]
+    if part not in functions:
+        raise Refused(f"the kernel has no term {part!r} that is a function; it has {', '.join(functions) or 'white noise alone'}")
+    return terms[part]
+
+
+def leaves(kernel: Kernel, prefix: str = "") -> Iterator[tuple[str, Kernel]]:
+    """The kernels without parts that it is made of, each with what its parameters' names begin with: `product.matern 3/2.`."""
+    if not isinstance(kernel, Sum | Product):
+        yield prefix, kernel
+        return
+    for label, part in kernel.named().items():
+        yield from leaves(part, f"{prefix}{label}.")
+
+
 def _lags(t: Array, s: Array) -> Array:
-    return np.asarray(t, float)[:, None] - np.asarray(s, float)[None, :]
+    lags: Array = np.subtract.outer(t, s)
+    return lags
 
 
 def _free(kernel: Kernel, makers: Mapping[str, object]) -> Iterator[tuple[str, Array]]:
