@@ -10,3 +10,32 @@
 Source of what is computed: Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006.
 """
 
+from simulacra.families.gp.kernels import (
+    ExponentiatedQuadratic,
+    Kernel,
+    Linear,
+    Matern,
+    Periodic,
+    Product,
+    RationalQuadratic,
+    Sum,
+    White,
+)
+from simulacra.families.gp.process import Fit, GaussianProcess, Posterior, fit, suggested_bounds
+
+__all__ = [
+    "ExponentiatedQuadratic",
+    "Fit",
+    "GaussianProcess",
+    "Kernel",
+    "Linear",
+    "Matern",
+    "Periodic",
+    "Posterior",
+    "Product",
+    "RationalQuadratic",
+    "Sum",
+    "White",
+    "fit",
+    "suggested_bounds",
+]
