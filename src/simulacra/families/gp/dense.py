@@ -76,12 +76,13 @@ class Dense:
     def mean(self, times: Array, part: str | None = None) -> Array:
         kernel = part_of(self.kernel, part)
         blocks = [kernel.covariance(times[rows], self.t) @ self._weights for rows in _rows(len(times), len(self.t))]
-        return np.asarray(np.concatenate(blocks))
+        found: Array = np.concatenate(blocks)
+        return found
 
     def variance(self, times: Array, part: str | None = None) -> Array:
         kernel = part_of(self.kernel, part)
         explained = [np.square(self._whitened(kernel, times[rows])).sum(0) for rows in _rows(len(times), len(self.t))]
-        return np.maximum(kernel.diagonal(times) - np.concatenate(explained), 0.0)
+        return np.asarray(np.maximum(kernel.diagonal(times) - np.concatenate(explained), 0.0))
 
     def covariance(self, times: Array, part: str | None = None) -> Array:
         kernel = part_of(self.kernel, part)

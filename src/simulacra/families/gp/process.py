@@ -7,6 +7,8 @@ returned. The caller chooses units: starting values of parameters are those of t
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import importlib.util
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh, lapack
 from scipy.optimize import minimize
 
+from simulacra.families.gp import toeplitz
 from simulacra.families.gp.dense import Dense
 from simulacra.families.gp.kernels import Kernel, Linear, Periodic, White, leaves, part_of
 from simulacra.families.gp.solver import Solver
@@ -23,6 +26,8 @@ from simulacra.study import Refused
 Array = NDArray[np.float64]
 
 SOLVERS = ("auto", "dense", "toeplitz", "banded")
+FEW = 100  # up to so many observations the dense solver is as fast as any
+MANY = 3000  # up to so many it takes the place of one that fails
 
 
 def zero(times: Array) -> Array:
@@ -282,16 +287,43 @@ def choose(kernel: Kernel, t: Array, asked: str) -> tuple[str, str]:
     """Name of the solver for a kernel and observed times, and one sentence that says why. Raises Refused where `asked` does not apply."""
     if asked not in SOLVERS:
         raise Refused(f"there is no solver {asked!r}; there are {', '.join(SOLVERS)}")
-    if asked in ("toeplitz", "banded"):
-        raise Refused(f"the {asked} solver does not apply")
-    return "dense", "any kernel, any times"
+    if asked == "dense":
+        return asked, "asked for"
+    hindrances = {"banded": _no_state_space(kernel), "toeplitz": toeplitz.applies(kernel, t)}
+    if asked != "auto":
+        if hindrances[asked]:
+            raise Refused(f"the {asked} solver cannot be used: {hindrances[asked]}; ask for 'auto' or 'dense'")
+        return asked, "asked for"
+    if len(t) <= FEW:
+        return "dense", f"{len(t)} observations, up to {FEW}: nothing is faster"
+    if not hindrances["banded"]:
+        return "banded", f"{len(t)} observations, and a kernel that has a state space"
+    if not hindrances["toeplitz"]:
+        return "toeplitz", f"{len(t)} equidistant observations without gaps; no state space, since {hindrances['banded']}"
+    return "dense", f"no state space, since {hindrances['banded']}; no Toeplitz matrix, since {hindrances['toeplitz']}"
+
+
+def _no_state_space(kernel: Kernel) -> str:
+    if importlib.util.find_spec("simulacra.families.gp.banded") is None:
+        return "the banded solver is not there"
+    return str(importlib.import_module("simulacra.families.gp.banded").applies(kernel))
 
 
 def solve(name: str, why: str, kernel: Kernel, t: Array, y: Array) -> tuple[Solver, str]:
-    """The solver called `name` at work, and why it was chosen."""
+    """The solver called `name` at work, and why it was chosen. Dense takes over where Toeplitz loses too many digits."""
+    if name == "banded":
+        solver: Solver = importlib.import_module("simulacra.families.gp.banded").Banded(kernel, t, y)
+        return solver, why
+    if name == "toeplitz":
+        try:
+            return toeplitz.Toeplitz(kernel, t, y), why
+        except toeplitz.IllConditioned as problem:
+            why = f"the covariance matrix is too near to singular for the toeplitz solver: {problem}"
+            if len(t) > MANY:
+                raise Refused(f"{why}; raise the noise or bound it from below, or ask for solver='dense' (minutes, gigabytes)") from problem
     solved = Dense(kernel, t, y)
     if solved.jitter:
-        why = f"{why}; {solved.jitter:.0e} of the mean variance was added to the diagonal, for Cholesky's sake"
+        why = f"{why}; {solved.jitter:.0e} of the mean variance was added to the diagonal for its Cholesky factor to exist"
     return solved, why
 
 
