@@ -176,8 +176,11 @@ def looks_cumulative(values: Array) -> bool:
 # Files
 
 
-def rows_of(path: Path) -> Rows:
-    """The rows of a CSV, TSV or Parquet file, gzipped or not. Refused where there is no such file or no header."""
+def rows_of(path: Path, *, titles: Sequence[str] = ()) -> Rows:
+    """The rows of a CSV, TSV or Parquet file, gzipped or not; `titles` names the columns of a text file that has no header.
+
+    Refused where there is no such file, or no header.
+    """
     if not path.is_file():
         raise Refused(f"{path}: no such file")
     data = path.read_bytes()
@@ -188,7 +191,7 @@ def rows_of(path: Path) -> Rows:
         raise Refused(f"{path.name} is a spreadsheet; save it as CSV")
     remarks: list[str] = []
     text = _decoded(_unpacked(data, path.name), path.name, remarks)
-    columns, lines = _separated(text, path.name, remarks)
+    columns, lines = _separated(text, path.name, titles, remarks)
     return Rows(columns, path.name, files, lines, remarks)
 
 
@@ -211,7 +214,7 @@ def _decoded(data: bytes, name: str, remarks: list[str]) -> str:
         return data.decode("cp1252", errors="replace")
 
 
-def _separated(text: str, name: str, remarks: list[str]) -> tuple[dict[str, list[str]], list[int]]:
+def _separated(text: str, name: str, titles: Sequence[str], remarks: list[str]) -> tuple[dict[str, list[str]], list[int]]:
     """Columns and the line of each row. The separator is the one of , ; tab | that the header holds most often."""
     head = next((line for line in text.splitlines() if line.strip() and not line.startswith("#")), "")
     separator = max(",;\t|", key=head.count)
@@ -225,7 +228,7 @@ def _separated(text: str, name: str, remarks: list[str]) -> tuple[dict[str, list
         raise Refused(f"{name}, line {reader.line_num}: {error}") from error
     if not rows:
         raise Refused(f"{name} is empty")
-    header = rows.pop(0)[1]
+    header = list(titles) or rows.pop(0)[1]
     _check_header(header, name)
     torn = [number for number, row in rows if len(row) != len(header)]
     if len(torn) > BAD_ROWS * len(rows):
@@ -233,7 +236,7 @@ def _separated(text: str, name: str, remarks: list[str]) -> tuple[dict[str, list
     if torn:
         remarks.append(f"{len(torn)} rows that do not have {len(header)} cells were set aside, first line {torn[0]}.")
     rows = [(number, row) for number, row in rows if len(row) == len(header)]
-    columns = {title: [row[at] for _, row in rows] for at, title in enumerate(header)}
+    columns = {title: [row[at] for _, row in rows] for at, title in enumerate(header) if title}
     if separator == ";":
         columns = {title: _with_points(title, column, remarks) for title, column in columns.items()}
     return columns, [number for number, _ in rows]
@@ -242,7 +245,7 @@ def _separated(text: str, name: str, remarks: list[str]) -> tuple[dict[str, list
 def _check_header(header: Sequence[str], name: str) -> None:
     if any(dates.style(cell) for cell in header):
         raise Refused(f"{name}: the first line is data ({', '.join(header[:4])}), not names of columns; add a header such as date,tmax")
-    twice = {title for title in header if header.count(title) > 1}
+    twice = {title for title in header if title and header.count(title) > 1}
     if twice:
         raise Refused(f"{name}: two columns are called {min(twice)!r}; give each a name of its own")
 
