@@ -168,9 +168,10 @@ def fit(
     """Free parameters of the kernel that maximise the likelihood of observations y (n,) at times t (n,); NaN is missing.
 
     L-BFGS-B over the logarithms of the parameters (Byrd et al. 1995). The first start is the kernel as given: choose it in the units of
-    times and observations. Each of `restarts` - 1 further ones moves its parameters by a normal factor of e (periods: anywhere within
-    their bounds), the same for the same `seed`. `bounds` replace those of `suggested_bounds` by name; `evaluations` is the most
-    that one start may use. Raises Refused where the input cannot be used or the first start cannot be evaluated.
+    times and observations. Each of `restarts` - 1 further ones draws lengthscales between the smallest spacing and the span, and
+    periods within their bounds, uniformly on the log scale, and moves other logarithms by a standard normal number; a `seed` gives the
+    same ones again. `bounds` replace those of `suggested_bounds` by name; `evaluations` is the most that one start may use. Raises
+    Refused where the input cannot be used or the first start cannot be evaluated.
     """
     t, y = observations(t, y)
     seen = np.isfinite(y)
@@ -180,7 +181,7 @@ def fit(
     names = gp.kernel.free()
     limits = np.log(np.array(list(_limits(gp.kernel, t, residual, bounds or {}).values())).reshape(-1, 2))
     search = _Search(gp.kernel, t, residual, solver)
-    starts = _starts(gp.kernel, limits, restarts, np.random.default_rng(seed))
+    starts = _starts(gp.kernel, t, limits, restarts, np.random.default_rng(seed))
     found = [search.climb(start, limits, evaluations) for start in starts]
     best = int(np.argmax([likelihood for _, likelihood, _ in found]))
     theta, likelihood, converged = found[best]
@@ -236,14 +237,24 @@ class _Search:
         return loss, gradient
 
 
-def _starts(kernel: Kernel, limits: Array, restarts: int, rng: np.random.Generator) -> list[Array]:
+def _starts(kernel: Kernel, t: Array, limits: Array, restarts: int, rng: np.random.Generator) -> list[Array]:
     if restarts < 1:
         raise Refused(f"restarts is the number of starts, at least 1, got {restarts}")
     low, high = limits.T
-    first = kernel.theta()
-    periods = np.array([name.rpartition(".")[2] == "period" for name in kernel.free()], bool)
-    moved = [np.where(periods, rng.uniform(low, high), first + rng.standard_normal(len(first))) for _ in range(restarts - 1)]
+    first, from_, to = kernel.theta(), low.copy(), high.copy()
+    lengths, periods = _anywhere(kernel)
+    from_[lengths], to[lengths] = np.log(np.diff(t).min()), np.log(t[-1] - t[0])
+    moved = [
+        np.where(lengths | periods, rng.uniform(from_, to), first + rng.standard_normal(len(first))) for _ in range(restarts - 1)
+    ]
     return [np.clip(start, low, high) for start in (first, *moved)]
+
+
+def _anywhere(kernel: Kernel) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which free parameters are lengthscales in units of time, and which are periods: the likelihood has several maxima in these."""
+    of_time = {f"{prefix}lengthscale" for prefix, leaf in leaves(kernel) if not isinstance(leaf, Periodic)}
+    lengths = [name in of_time for name in kernel.free()]
+    return np.array(lengths, bool), np.array([name.rpartition(".")[2] == "period" for name in kernel.free()], bool)
 
 
 def suggested_bounds(kernel: Kernel, t: Array, y: Array) -> dict[str, tuple[float, float]]:
