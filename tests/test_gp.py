@@ -172,6 +172,26 @@ def test_the_gradient_is_summed_over_blocks_of_rows_as_over_the_whole(monkeypatc
     assert_agree(blocks.variance(GRID), whole.variance(GRID), 1e-12)
 
 
+@pytest.mark.parametrize("name", STATIONARY)
+def test_on_a_grid_with_gaps_each_lag_is_computed_once_and_nothing_else_changes(name, monkeypatch):
+    kernel, t = STATIONARY[name], np.delete(GRID, [3, 4, 20, 41])
+    y = observed(kernel, t)
+    once = Dense(kernel, t, y)
+    monkeypatch.setattr(dense, "_places", lambda times: None)
+    pairs = Dense(kernel, t, y)
+    assert once._places is not None
+    assert once.log_likelihood() == pytest.approx(pairs.log_likelihood(), rel=1e-12)
+    assert_agree(once.gradient(), pairs.gradient(), 1e-10)
+
+
+def test_times_that_are_not_quite_on_a_grid_are_taken_as_they_are():
+    assert dense._places(GRID) is not None
+    moved = GRID.copy()
+    moved[30] += 1e-6
+    assert dense._places(moved) is None
+    assert dense._places(np.array([0.0, 1e-6, 1.0])) is None  # a grid of a million points for three times
+
+
 def test_likelihood_and_gradient_need_two_matrices_however_many_parameters():
     kernel, t = KERNELS["trend and cycle"], np.cumsum(np.random.default_rng(0).uniform(0.5, 1.5, 1600))
     y = np.sin(t)
@@ -228,7 +248,7 @@ def test_toeplitz_refuses_rather_than_guess_where_dense_would_take_too_long(monk
 
 
 def test_the_solver_is_chosen_by_kernel_times_and_number_and_the_reason_is_said():
-    smooth, few, many = ExponentiatedQuadratic(1.0, 3.0) + White(1.0), np.arange(20.0), np.arange(150.0)
+    smooth, few, many = ExponentiatedQuadratic(1.0, 3.0) + White(1.0), np.arange(20.0), np.arange(250.0)
     gap = np.delete(many, 70)
     for kernel, t, solver, reason in (
         (smooth, few, "dense", "20 observations"),

@@ -1,13 +1,15 @@
 """The dense solver: Cholesky factor of the covariance matrix (Rasmussen & Williams 2006, algorithm 2.1).
 
 Any kernel, any times. O(n^3) time; two n x n matrices at most. The covariance is made, and its derivatives are summed, in blocks of
-rows of the lower triangle, so that neither needs a further matrix of that size.
+rows of the lower triangle, so that neither needs a further matrix of that size. Where the kernel is stationary and the times are
+multiples of one step, gaps or not, both are computed once per lag instead of once per pair.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,7 @@ class Dense:
 
     def __init__(self, kernel: Kernel, t: Array, y: Array) -> None:
         self.kernel, self.t, self.y = kernel, t, y
+        self._places = _places(t) if kernel.stationary else None
         self._diagonal = kernel.diagonal(t) + kernel.noise()
         self.jitter, self._factor = self._factorised()
         self._weights = cho_solve((self._factor, False), y, check_finite=False)  # K^-1 y
@@ -43,12 +46,32 @@ class Dense:
         for jitter in JITTERS if math.isfinite(scale) else ():
             lower = np.empty((len(self.t), len(self.t)))
             for rows, columns in _blocks(len(self.t)):
-                lower[rows, columns] = self.kernel.covariance(self.t[rows], self.t[columns])
+                lower[rows, columns] = self._block(rows, columns)
             np.fill_diagonal(lower, self._diagonal + jitter * scale)
             factor, failed = lapack.dpotrf(lower.T, lower=0, clean=0, overwrite_a=1)  # rows of `lower` are columns to LAPACK
             if not failed and np.isfinite(factor.diagonal()).all():
                 return jitter, factor
         raise Refused(likely_cause(self.kernel, self.t))
+
+    def _block(self, rows: slice, columns: slice) -> Array:
+        if self._places is None:
+            return self.kernel.covariance(self.t[rows], self.t[columns])
+        return np.asarray(self._by_lag[self._apart(rows, columns)])
+
+    @cached_property
+    def _lags(self) -> Array:
+        """All lags of the grid: 0, one step, two steps, ..."""
+        assert self._places is not None
+        return np.linspace(0.0, self.t[-1] - self.t[0], int(self._places[-1]) + 1)
+
+    @cached_property
+    def _by_lag(self) -> Array:
+        return self.kernel.covariance(self._lags, np.zeros(1))[:, 0]
+
+    def _apart(self, rows: slice, columns: slice) -> NDArray[np.intp]:
+        """How many steps of the grid lie between two times."""
+        assert self._places is not None
+        return np.abs(np.subtract.outer(self._places[rows], self._places[columns]))
 
     def log_likelihood(self) -> float:
         fit, volume = self.y @ self._weights, 2 * np.log(self._factor.diagonal()).sum()
@@ -58,12 +81,19 @@ class Dense:
         """tr((a a' - K^-1) dK) / 2 with a = K^-1 y (eq. 5.9), each derivative dK in blocks and one at a time."""
         inverse, a = self._inverse(), self._weights
         sums = dict.fromkeys(self.kernel.free(), 0.0)
+        by_lag = np.zeros(0 if self._places is None else len(self._lags))
         for rows, columns in _blocks(len(self.t)):
             weight = np.outer(a[rows], a[columns]) - inverse[rows, columns]
             square = weight[:, rows.start :]  # its upper triangle is left out, the lower one stands for both
             square[...] = np.tril(square, -1) + 0.5 * np.diag(square.diagonal())
+            if self._places is not None:
+                by_lag += np.bincount(self._apart(rows, columns).ravel(), weight.ravel(), len(by_lag))
+                continue
             for name, derivative in self.kernel.derivatives(self.t[rows], self.t[columns]):
                 sums[name] += float(np.vdot(weight, derivative))
+        if self._places is not None:
+            for name, derivative in self.kernel.derivatives(self._lags, np.zeros(1)):
+                sums[name] += float(by_lag @ derivative[:, 0])
         for name, change in self.kernel.noise_derivatives().items():
             sums[name] += 0.5 * change * float(a @ a - inverse.trace())
         return np.array(list(sums.values()))
@@ -96,6 +126,17 @@ class Dense:
     def leave_one_out(self) -> tuple[Array, Array]:
         variance = 1 / self._inverse().diagonal()
         return self.y - self._weights * variance, variance
+
+
+def _places(t: Array) -> NDArray[np.intp] | None:
+    """Which multiple of one step each time is after the first (n,); None where they are not, or few of the grid's points are used."""
+    if len(t) < 2:
+        return None
+    places = np.rint((t - t[0]) / np.diff(t).min())
+    step = (t[-1] - t[0]) / places[-1]
+    if places[-1] > 20 * len(t) or np.abs(t - t[0] - step * places).max() > 1e-10 * step:
+        return None
+    return np.asarray(places, np.intp)
 
 
 def _blocks(n: int) -> Iterator[tuple[slice, slice]]:

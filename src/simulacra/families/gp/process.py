@@ -26,7 +26,7 @@ from simulacra.study import Refused
 Array = NDArray[np.float64]
 
 SOLVERS = ("auto", "dense", "toeplitz", "banded")
-FEW = 100  # up to so many observations the dense solver is as fast as any
+FEW = 200  # up to so many observations the dense solver is as fast as any
 MANY = 3000  # up to so many it takes the place of one that fails
 
 
