@@ -80,7 +80,7 @@ def test_years_are_asked_for_together_and_sentinels_are_no_temperatures(tmp_path
 
 def test_digits_that_are_names_keep_their_zeros(tmp_path):
     path = tmp_path / "stations.csv"
-    lines = ["usaf,wban,name,country,state,lat,lon", "010010,00441,JAN MAYEN,NO,,70.9,-8.7", "727976,24217,BELLINGHAM INTL,US,WA,48.8,-122.5"]
+    lines = ["usaf,wban,name,country,state,lat,lon", "010010,00441,JAN MAYEN,NO,,70.9,-8.7", "727976,24217,BELLINGHAM,US,WA,48.8,-122.5"]
     path.write_text("\n".join(lines) + "\n")
     rows = sql.local({"bigquery-public-data.noaa_gsod.stations": path}).query(sql.GSOD_STATIONS, {"name": "mayen"})
     assert (rows.columns["usaf"], rows.columns["wban"]) == (["010010"], ["00441"])
