@@ -20,6 +20,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft
+from scipy.linalg.blas import daxpy
 
 from simulacra.families.gp.kernels import Kernel, part_of
 
@@ -153,18 +154,18 @@ def _durbin(column: Array) -> tuple[float, Array]:
     n, error = len(column), float(column[0])
     if not (math.isfinite(error) and error > 0 and np.isfinite(column).all()):
         raise IllConditioned("it has values that are not finite")
-    backward = column[::-1].copy()  # so that all slices below run forwards through memory
-    predictor, reverse, errors = np.zeros(n), np.zeros(n), np.empty(n)
+    backward = column[::-1].copy()  # so that its slices run forwards through memory
+    predictor, before, errors = np.zeros(n), np.zeros(n), np.empty(n)
     errors[0] = error
     for k in range(1, n):
-        a, b = predictor[: k - 1], reverse[n - k + 1 :]  # the same numbers, from either end
-        reflection = (float(column[k]) - float(a @ backward[n - k : n - 1])) / error
+        known = before[: k - 1]
+        known[:] = predictor[: k - 1]
+        reflection = (float(column[k]) - float(known.dot(backward[n - k : n - 1]))) / error
         error *= (1 - reflection) * (1 + reflection)
         if not error > 0:
             raise IllConditioned(f"it is not positive definite from {k + 1} observations on")
-        step = reflection * b
-        b -= reflection * a
-        a -= step
-        predictor[k - 1] = reverse[n - k] = reflection
+        if k > 1:
+            predictor = daxpy(before, predictor, n=k - 1, a=-reflection, incx=-1)  # minus the same coefficients, farthest first
+        predictor[k - 1] = reflection
         errors[k] = error
     return float(np.log(errors).sum()), np.concatenate([[1.0], -predictor[: n - 1]]) / error
