@@ -3,8 +3,6 @@
 import datetime
 import gzip
 import hashlib
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -400,9 +398,8 @@ def test_parquet_gives_what_csv_gives(tmp_path):
     np.testing.assert_array_equal(one.days, other.days)
 
 
-@pytest.mark.skipif(not os.environ.get("SIMULACRA_DATA"), reason="SIMULACRA_DATA is unset: no outside data")
-def test_the_seattle_record_has_no_gap_and_looks_like_fahrenheit():
-    path = Path(os.environ["SIMULACRA_DATA"]) / "weather" / "seattle_daily_1948_2017.csv.gz"
+def test_the_seattle_record_has_no_gap_and_looks_like_fahrenheit(data_folder):
+    path = data_folder / "weather" / "seattle_daily_1948_2017.csv.gz"
     table = read(path, column="TMAX", inputs=("TMIN", "PRCP", "RAIN"), unit="F")
     assert table.values.shape == (1, 25551, 4)
     assert np.isfinite(table.values[0, :, 0]).all()
@@ -411,9 +408,8 @@ def test_the_seattle_record_has_no_gap_and_looks_like_fahrenheit():
     assert said(read(path, column="TMAX", unit="C"), "looks like °F")
 
 
-@pytest.mark.skipif(not os.environ.get("SIMULACRA_DATA"), reason="SIMULACRA_DATA is unset: no outside data")
-def test_states_of_the_new_york_times_table_are_running_totals_with_corrections():
-    path = Path(os.environ["SIMULACRA_DATA"]) / "covid" / "nyt_us_states.csv.gz"
+def test_states_of_the_new_york_times_table_are_running_totals_with_corrections(data_folder):
+    path = data_folder / "covid" / "nyt_us_states.csv.gz"
     with pytest.raises(Refused, match="56 series in one file, told apart by 'state'"):
         read(path, column="cases")
     with pytest.raises(Refused, match="running totals"):

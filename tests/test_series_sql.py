@@ -4,7 +4,9 @@ import datetime
 import hashlib
 import http.server
 import json
-import os
+import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
@@ -141,13 +143,20 @@ def test_a_table_that_cannot_be_loaded_is_named(tmp_path):
         sql.local({"t": tmp_path / "broken.parquet"})
 
 
-@pytest.mark.skipif(not os.environ.get("SIMULACRA_DATA"), reason="SIMULACRA_DATA is unset: no outside data")
-def test_the_query_of_the_articles_gives_the_numbers_that_they_print():
-    path = Path(os.environ["SIMULACRA_DATA"]) / "covid" / "nyt_us_states.csv.gz"
+def test_the_query_of_the_articles_gives_the_numbers_that_they_print(data_folder):
+    path = data_folder / "covid" / "nyt_us_states.csv.gz"
     rows = sql.local({NYT: path}).query(sql.CASES_IN_WASHINGTON)
     printed = {"2020-01-21": (1, 0), "2020-06-27": (33031, 1311), "2020-06-30": (34541, 1333), "2020-07-01": (35258, 1340)}
     found = {str(d): (c, k) for d, c, k in zip(*(rows.columns[n] for n in ("date", "cases", "deaths")), strict=True)}
     assert {day: found[day] for day in printed} == printed
+
+
+def test_the_example_in_the_documentation_runs(tmp_path):
+    page = (Path(__file__).parent.parent / "docs" / "series_data.md").read_text(encoding="utf-8")
+    code = re.search(r'^```python title="sql.py"\n(.*?)^```', page, flags=re.MULTILINE | re.DOTALL)[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("[1. 3. 5. 7. 9.]")  # differences of squares
 
 
 # A stand-in for the REST interface of BigQuery: jobs.insert, jobs.get, jobs.getQueryResults.
