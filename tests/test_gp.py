@@ -51,6 +51,7 @@ KERNELS = {
 }
 IRREGULAR = np.cumsum(np.random.default_rng(1).uniform(0.2, 1.9, 40))
 GRID = 3.0 + 0.5 * np.arange(60)
+T, Y = [0.0, 1.0, 2.0, 4.0], [1.0, 2.0, 0.0, 1.0]
 
 
 def observed(kernel, t, seed=0):
@@ -309,6 +310,13 @@ def test_parts_add_up_to_the_whole():
     assert_agree(np.diag(posterior.covariance(GRID, part="product")), posterior.variance(GRID, part="product"), 1e-9)
 
 
+def test_a_product_is_one_part_and_a_kernel_alone_is_its_own():
+    kernel = Matern(2.5, 2.0, 20.0) * Periodic(1.5, 1.1, 6.0)
+    posterior = GaussianProcess(kernel, mean=lambda times: 0 * times + 3).condition(IRREGULAR, observed(kernel, IRREGULAR))
+    assert posterior.parts() == ["product"]
+    assert_agree(posterior.mean(GRID, part="product") + 3, posterior.mean(GRID), 1e-12)
+
+
 def test_a_part_that_the_data_say_nothing_about_keeps_its_prior():
     kernel = Periodic(2.0, 1.0, 5.0) + Matern(1.5, 1e-14, 3.0) + White(0.1)
     posterior = GaussianProcess(kernel).condition(IRREGULAR, observed(kernel, IRREGULAR))
@@ -343,6 +351,14 @@ def test_draws_have_the_covariance_of_their_law_even_where_it_is_singular(kernel
         assert_agree(root.T @ root, posterior.covariance(times, noise=noise), 1e-9)
 
 
+def test_draws_of_a_noise_free_posterior_all_pass_through_the_observations():
+    posterior = GaussianProcess(ExponentiatedQuadratic(1.0, 2.0)).condition(T, Y)
+    draws = posterior.draw(np.linspace(0, 4, 81), 50, np.random.default_rng(0))
+    assert_agree(draws[:, [0, 20, 40, 80]], np.tile(Y, (50, 1)), 1e-6)
+    assert draws[:, 60].std() > 0.05
+    assert posterior.draw(T, 2, np.random.default_rng(0)) == pytest.approx(np.tile(Y, (2, 1)), abs=1e-6)
+
+
 def test_many_draws_have_the_mean_and_covariance_of_the_posterior():
     kernel, times, n = KERNELS["matern 3/2"], np.array([0.1, 3.0, 3.5, 60.0]), 40_000
     posterior = GaussianProcess(kernel, mean=lambda times: 2 + times).condition(IRREGULAR, observed(kernel, IRREGULAR))
@@ -371,6 +387,23 @@ def test_a_fit_ends_where_the_gradient_vanishes_and_above_the_truth():
     assert np.abs(found.gp.kernel.theta() - truth.theta()).max() < 1.0
     assert found.solver == posterior.solver
     assert 5 < found.evaluations < 80
+
+
+def test_a_kernel_without_free_parameters_is_evaluated_once():
+    kernel = Matern(1.5, 4.0, 6.0, fixed=("variance", "lengthscale")) + White(0.5, fixed=("variance",))
+    found = fit(GaussianProcess(kernel), T, Y)
+    assert (found.evaluations, found.gp.kernel) == (1, kernel)
+    assert found.log_likelihood == pytest.approx(GaussianProcess(kernel).condition(T, Y).log_likelihood, rel=1e-12)
+
+
+def test_a_first_start_that_cannot_be_evaluated_is_refused_and_a_later_one_is_not(monkeypatch):
+    monkeypatch.setattr(dense, "JITTERS", (0.0,))
+    t = np.linspace(0, 10, 40)
+    with pytest.raises(Refused, match=r"'lengthscale' is 2e[+]02 times the spacing"):
+        fit(GaussianProcess(ExponentiatedQuadratic(1.0, 50.0)), t, np.sin(t))
+    several = fit(GaussianProcess(ExponentiatedQuadratic(1.0, 0.3)), t, np.sin(t), restarts=6)
+    assert min(several.starts) == -math.inf
+    assert math.isfinite(several.log_likelihood)
 
 
 def test_all_solvers_find_the_same_kernel():
@@ -478,9 +511,6 @@ def test_a_refusal_names_the_parameter_that_is_the_likely_cause(kernel, named):
 def test_a_covariance_that_is_not_finite_is_refused():
     with pytest.raises(Refused, match=r"white.variance"), np.errstate(over="ignore"):
         GaussianProcess(Matern(0.5, 1.0, 1.0) + White(1.7e308) + White(1.7e308)).condition([0.0, 1.0], [0.0, 1.0])
-
-
-T, Y = [0.0, 1.0, 2.0, 4.0], [1.0, 2.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize(

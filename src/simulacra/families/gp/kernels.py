@@ -330,15 +330,20 @@ class Product(_Composed):
                 yield f"{label}.{name}", rest * derivative
 
 
-def part_of(kernel: Kernel, part: str | None) -> Kernel:
-    """One term of a sum by its label in `named()`; None: the whole kernel. Raises Refused where there is no such function."""
-    if part is None or (part == kernel.label and not isinstance(kernel, Sum)):
-        return kernel
+def functions(kernel: Kernel) -> dict[str, Kernel]:
+    """The terms of a sum by their labels, or the kernel itself by its own; without white noise, which is no function of time."""
     terms = kernel.named() if isinstance(kernel, Sum) else {kernel.label: kernel}
-    functions = [label for label, term in terms.items() if not isinstance(term, White)]
-    if part not in functions:
-        raise Refused(f"the kernel has no term {part!r} that is a function; it has {', '.join(functions) or 'white noise alone'}")
-    return terms[part]
+    return {label: term for label, term in terms.items() if not isinstance(term, White)}
+
+
+def part_of(kernel: Kernel, part: str | None) -> Kernel:
+    """One of `functions` by its label; None: the whole kernel. Raises Refused where there is none of that name."""
+    if part is None:
+        return kernel
+    found = functions(kernel)
+    if part not in found:
+        raise Refused(f"the kernel has no term {part!r} that is a function; it has {', '.join(found) or 'white noise alone'}")
+    return found[part]
 
 
 def leaves(kernel: Kernel, prefix: str = "") -> Iterator[tuple[str, Kernel]]:

@@ -14,12 +14,12 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh, lapack
+from scipy.linalg import lapack
 from scipy.optimize import minimize
 
 from simulacra.families.gp import toeplitz
 from simulacra.families.gp.dense import Dense
-from simulacra.families.gp.kernels import Kernel, Linear, Periodic, White, leaves, part_of
+from simulacra.families.gp.kernels import Kernel, Linear, Periodic, functions, leaves, part_of
 from simulacra.families.gp.solver import Solver
 from simulacra.study import Refused
 
@@ -60,7 +60,7 @@ class GaussianProcess:
         return Posterior(self, t, y, solved, why)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Posterior:
     """The law of the function given observations, and of any term of the kernel's sum (`part`, its label; without gp.mean).
 
@@ -90,8 +90,7 @@ class Posterior:
 
     def parts(self) -> list[str]:
         """Labels of the terms of the kernel that `part` takes."""
-        named = self.gp.kernel.named() if hasattr(self.gp.kernel, "named") else {self.gp.kernel.label: self.gp.kernel}
-        return [label for label, term in named.items() if not isinstance(term, White)]
+        return list(functions(self.gp.kernel))
 
     def mean(self, times: Array, part: str | None = None) -> Array:
         """Mean (m,) at times (m,)."""
@@ -200,40 +199,45 @@ class _Search:
     def __init__(self, kernel: Kernel, t: Array, y: Array, solver: str) -> None:
         self.kernel, self.t, self.y, self.evaluations = kernel, t, y, 0
         self.name, self.why = choose(kernel, t, solver)
-        self._worst = 0.0
+        self._worst: float | None = None  # loss of the present climb
 
     def climb(self, start: Array, limits: Array, evaluations: int) -> tuple[Array, float, bool]:
         """Where L-BFGS-B ends from `start`: log-parameters, log-likelihood, and whether it converged."""
+        self._worst = None
+        options = {"maxfun": evaluations, "maxiter": evaluations, "ftol": 1e-11, "gtol": 1e-6}
         try:
-            self._worst = self._loss(start)[0]
+            if not len(start):
+                return start, -self._loss(start)[0] * len(self.y), True
+            done = minimize(self._guarded, start, jac=True, method="L-BFGS-B", bounds=limits, options=options)
         except Refused:
             if self.evaluations == 1:  # the kernel as the caller gave it
                 raise
             return start, -np.inf, False
-        if not len(start):
-            return start, -self._worst * len(self.y), True
-        options = {"maxfun": evaluations, "maxiter": evaluations, "ftol": 1e-11, "gtol": 1e-6}
-        done = minimize(self._guarded, start, jac=True, method="L-BFGS-B", bounds=limits, options=options)
         return done.x, float(-done.fun * len(self.y)), bool(done.success)
 
     def _loss(self, theta: Array) -> tuple[float, Array]:
-        """Minus the log-likelihood per observation, and its gradient."""
+        """Minus the log-likelihood per observation, and its gradient. Raises Refused where they cannot be computed."""
         self.evaluations += 1
         with np.errstate(all="ignore"):
-            solved, _ = solve(self.name, self.why, self.kernel.at(theta), self.t, self.y)
-            loss, gradient = -solved.log_likelihood() / len(self.y), -solved.gradient() / len(self.y)
+            try:
+                solved, _ = solve(self.name, self.why, self.kernel.at(theta), self.t, self.y)
+                loss, gradient = -solved.log_likelihood() / len(self.y), -solved.gradient() / len(self.y)
+            except np.linalg.LinAlgError as problem:
+                raise Refused(f"the likelihood cannot be computed: {problem}") from problem
         if not (np.isfinite(loss) and np.isfinite(gradient).all()):
-            raise Refused("the likelihood is not finite")
+            raise Refused("the likelihood is not finite; give observations and parameters in units in which they are of order 1")
         return loss, gradient
 
     def _guarded(self, theta: Array) -> tuple[float, Array]:
-        """The same; where it cannot be computed, 10 nats per observation worse than all that could: the line search then steps back.
-        Infinity would end it, since it interpolates."""
+        """The same. After the first, one that cannot be computed counts as 10 nats per observation worse than all that could, so that the
+        line search steps back; infinity would end it, since it interpolates."""
         try:
             loss, gradient = self._loss(theta)
-        except (Refused, np.linalg.LinAlgError, FloatingPointError):
+        except Refused:
+            if self._worst is None:
+                raise
             return self._worst + 10, np.zeros(len(theta))
-        self._worst = max(self._worst, loss)
+        self._worst = loss if self._worst is None else max(self._worst, loss)
         return loss, gradient
 
 
@@ -381,11 +385,10 @@ def mean_at(gp: GaussianProcess, times: Array) -> Array:
 def draw_normal(mean: Array, covariance: Array, n: int, rng: np.random.Generator) -> Array:
     """n draws (n, m) of the normal law with this mean (m,) and covariance (m, m), which may be singular.
 
-    By Cholesky's factor where there is one; else by eigenvectors, with negative eigenvalues, which rounding makes, set to 0.
+    By Cholesky's factor with complete pivoting (Higham 1990): it ends where what is left is rounding, so that nothing need be added to
+    the diagonal.
     """
-    normal = rng.standard_normal((n, len(mean)))
-    factor, failed = lapack.dpotrf(covariance, lower=0, clean=1)
-    if failed:
-        values, vectors = eigh(covariance)
-        factor = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
-    return np.asarray(mean + normal @ factor)
+    factor, pivots, rank, _ = lapack.dpstrf(covariance, lower=0)
+    root = np.zeros((len(mean), len(mean)))
+    root[:rank, pivots - 1] = np.triu(factor)[:rank]
+    return np.asarray(mean + rng.standard_normal((n, len(mean))) @ root)
