@@ -123,6 +123,13 @@ def test_year_month_and_day_in_three_columns_are_a_date():
     assert [dates.iso(day) for day in table.days] == [d.isoformat() for d in dated]
 
 
+def test_a_column_without_a_name_is_no_column(tmp_path):
+    path = write(tmp_path / "a.csv", ",date,tmax,", [(i, d, y, "") for i, (d, y) in enumerate(zip(days(30), values(30), strict=True))])
+    np.testing.assert_array_equal(read(path).values[0, :, 0], values(30))
+    with pytest.raises(Refused, match="no column ''"):
+        read(path, column="")
+
+
 def test_the_column_is_asked_for_where_several_could_be_meant(tmp_path):
     rows = list(zip(days(30), values(30), values(30, 1), [47.6] * 30, strict=True))
     path = write(tmp_path / "two.csv", "date,tmax,tmin,latitude", rows)
@@ -234,9 +241,10 @@ def test_forty_percent_missing_warns_and_more_than_sixty_is_refused(tmp_path):
         read(with_missing(0.65))
 
 
-def test_infinite_values_are_refused_with_their_line(tmp_path):
+@pytest.mark.parametrize("cell", ["-inf", "Infinity", "1e400"])
+def test_infinite_values_are_refused_with_their_line(tmp_path, cell):
     y = values(30).astype(object)
-    y[4] = "-inf"
+    y[4] = cell
     with pytest.raises(Refused, match="line 6: tmax is infinite"):
         read(series(tmp_path, days(30), y))
 
@@ -313,7 +321,7 @@ def test_corrections_of_running_totals_are_negative_increments_and_are_counted(t
 def test_after_a_gap_an_increment_is_unknown(tmp_path):
     keep = [i for i in range(60) if i != 20]
     table = read(series(tmp_path, [days(60)[i] for i in keep], running_totals()[keep], header="date,cases"), cumulative=True)
-    assert np.isnan(table.values[0, :, 0]).nonzero()[0].tolist() == [19, 20]  # the grid begins a day later
+    assert np.flatnonzero(np.isnan(table.values[0, :, 0])).tolist() == [19, 20]  # the grid begins a day later
 
 
 @given(st.lists(st.integers(0, 1000), min_size=20, max_size=60), st.integers(0, 10**6))

@@ -43,7 +43,6 @@ _NOT_MEASURED = re.compile(
     re.IGNORECASE,
 )
 _NOTHING = {"", "na", "n/a", "nan", "null", "none", "nil", "-", "--", ".", "m", "missing", "<na>"}
-_INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _FLAGGED = re.compile(r"([+-]?\d+(?:\.\d*)?)\*")  # GSOD marks a maximum that was taken from hourly values
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
@@ -295,8 +294,8 @@ def _with_joined_date(cells: dict[str, list[str]]) -> dict[str, list[str]]:
     year, month, day = (next((called[n] for n in names if n in called), None) for names in (("year", "yr"), ("month", "mo"), ("day", "da")))
     if not (year and month and day) or any(n in called for n in _DATE_NAMES if n != "day"):
         return cells
-    joined = [f"{int(float(y))}-{int(float(m))}-{int(float(d))}" if y.replace(".", "").isdigit() and m.replace(".", "").isdigit()
-              and d.replace(".", "").isdigit() else "" for y, m, d in zip(cells[year], cells[month], cells[day], strict=True)]  # fmt: skip
+    parts = zip(cells[year], cells[month], cells[day], strict=True)
+    joined = ["-".join(three) if all(part.isdecimal() for part in three) else "" for three in parts]
     return {"date": joined, **{name: column for name, column in cells.items() if name not in (year, month, day)}}
 
 
@@ -330,7 +329,7 @@ def _wanted(
     rows: Rows, cells: Mapping[str, list[str]], column: str | None, inputs: Sequence[str], taken: Sequence[str | None]
 ) -> list[str]:
     """The column to forecast and the inputs, in this order."""
-    for name in (*inputs, *([column] if column else [])):
+    for name in (*inputs, *([] if column is None else [column])):
         _known(rows, cells, name)
     if column is None:
         left = [n for n in cells if n not in taken and n not in inputs and not _NOT_MEASURED.fullmatch(n)]
@@ -370,10 +369,10 @@ def _numbers(rows: Rows, name: str, column: Sequence[str], remarks: list[str]) -
     known: dict[str, float] = {}
     bad: dict[str, None] = {}
     for cell in dict.fromkeys(column):
-        if _INFINITE.fullmatch(cell):
+        number = np.nan if cell.lower() in _NOTHING else _number(cell)
+        if number is not None and np.isinf(number):
             where = rows.where(list(column).index(cell))
             raise Refused(f"{rows.origin}, {where}: {name} is infinite; put the value right or leave it empty")
-        number = np.nan if cell.lower() in _NOTHING else _number(cell)
         if number is None:
             bad[cell] = None
         known[cell] = np.nan if number is None else number
