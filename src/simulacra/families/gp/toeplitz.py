@@ -26,7 +26,7 @@ from simulacra.families.gp.kernels import Kernel, part_of
 
 Array = NDArray[np.float64]
 
-TOLERANCE = 1e-9  # of K x = e_1 and of K a = y, relative to what stands on the right
+TOLERANCE = 1e-10  # of K x = e_1 and of K a = y, relative to what stands on the right
 EVEN = 1e-8  # how far equidistant times may be from a perfect grid, in steps
 BLOCK = 1 << 18  # numbers that are transformed together: 2 MiB
 LOG_2PI = math.log(2 * math.pi)
@@ -66,8 +66,7 @@ class Toeplitz:
         one = np.zeros(len(t))
         one[0] = 1.0
         self._trusted(self._first, one)
-        self._weights = self._solved(y)
-        self._weights += self._solved(y - self._times_covariance(self._weights))  # one step of refinement
+        self._weights = self._refined(y)
         self._trusted(self._weights, y)
 
     def _trusted(self, solution: Array, of: Array) -> None:
@@ -79,8 +78,13 @@ class Toeplitz:
         return np.asarray(rfft(a, self._length))
 
     def _times_covariance(self, a: Array) -> Array:
-        """K a, shape (n,): K as a corner of a circulant matrix."""
-        return np.asarray(irfft(self._spectrum * self._transformed(a), self._length)[: len(self.t)])
+        """K a for rows a (..., n): K as a corner of a circulant matrix."""
+        return np.asarray(irfft(self._spectrum * self._transformed(a), self._length)[..., : len(self.t)])
+
+    def _refined(self, a: Array) -> Array:
+        """K^-1 a for rows a (..., n), corrected once by what is left of a: variances are small differences of large numbers."""
+        found = self._solved(a)
+        return found + self._solved(a - self._times_covariance(found))
 
     def _solved(self, a: Array) -> Array:
         """K^-1 a for rows a (..., n), by the formula of Gohberg and Semencul."""
@@ -124,14 +128,14 @@ class Toeplitz:
         found = kernel.diagonal(times)
         for rows in self._rows(len(times)):
             between = kernel.covariance(times[rows], self.t)
-            found[rows] -= np.einsum("mn,mn->m", between, self._solved(between))
+            found[rows] -= np.einsum("mn,mn->m", between, self._refined(between))
         return np.asarray(np.maximum(found, 0.0))
 
     def covariance(self, times: Array, part: str | None = None) -> Array:
         kernel = part_of(self.kernel, part)
         found, between = kernel.covariance(times, times), kernel.covariance(times, self.t)
         for rows in self._rows(len(times)):
-            found[rows] -= self._solved(between[rows]) @ between.T
+            found[rows] -= self._refined(between[rows]) @ between.T
         return np.asarray((found + found.T) / 2)
 
     def leave_one_out(self) -> tuple[Array, Array]:
