@@ -35,6 +35,7 @@ CENTRAL: Array = np.array([0.5, 0.8, 0.9, 0.95])  # central intervals whose cove
 BINS = 20  # of the PIT histogram
 SIMULATIONS = 999  # of independent uniform numbers, for the p-value
 FEW = 30  # origin days below which no difference is called shown
+TINY = 1e-12  # a score of a series that is constant: two forecasts without error are equally good
 PERIODS = {1: "day", 7: "week"}
 UNKNOWN = "The floor is 0, a perfect forecast: the best that can be known is unknown."
 
@@ -179,16 +180,20 @@ def _score(case: _Case, name: str, about: str, rival: str, ours: Array, theirs: 
 def _of_scores(case: _Case, name: str, about: str, rival: str, means: Array, resampled: Array, grid: Array, unit: str) -> Finding:
     """From means (2k,) of the forecast's scores, then the rival's, and their resamples (b, 2k)."""
     k = len(grid)
-    distance, ceiling = float(means[:k].mean()), float(means[k:].mean())
-    least = max(ceiling, 1e-12)  # a rival without error, on a constant series
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratios = np.nanmean(resampled[:, :k], axis=1) / np.nanmean(resampled[:, k:], axis=1)
-    low, high = _interval(ratios, distance / least)
+    distance, ceiling = float(means[:k].mean()) + TINY, float(means[k:].mean()) + TINY
+    ratios = (_known_mean(resampled[:, :k]) + TINY) / (_known_mean(resampled[:, k:]) + TINY)
+    low, high = _interval(ratios, distance / ceiling)
     band = np.nan_to_num(np.nanstd(resampled[:, :k], axis=0))
     return Finding(
         name, unit, about, f"lead ({case.period}s)", grid, np.zeros(k), means[:k], means[k:], band, rival,
-        distance, 0.0, least, distance / least, low, high,
+        distance, 0.0, ceiling, distance / ceiling, low, high,
     )  # fmt: skip
+
+
+def _known_mean(values: Array) -> Array:
+    """Means (b,) of what is known in values (b, k): a lead that no day of a resample has is left out."""
+    known = np.isfinite(values)
+    return np.asarray(np.where(known, values, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1))
 
 
 def _interval(values: Array, centre: float) -> tuple[float, float]:
