@@ -563,3 +563,12 @@ def test_gaussian_processes_need_neither_torch_nor_jax():
     code = "import sys, simulacra.families.gp; print(*({'torch', 'jax', 'matplotlib', 'sklearn'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_the_example_of_the_documentation_runs():
+    page = (ROOT / "docs" / "gaussian_processes.md").read_text(encoding="utf-8")
+    code = re.search(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)[1]
+    check = "assert abs(expected - 60).max() < 40 and (band > 2).all() and paths.shape == (100, 14) and abs(yearly).max() < 60"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", f"{code}\n{check}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) > 5
