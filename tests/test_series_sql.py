@@ -294,3 +294,20 @@ def test_errors_of_bigquery_are_told_in_plain_words(service, there, error, words
     with pytest.raises(Refused, match=words):
         source.query(sql.CASES_BY_STATE)
     assert len(service.asked) == 1
+
+
+def test_a_service_that_does_not_answer_is_given_up_in_plain_words(service, there, monkeypatch):
+    monkeypatch.setattr(sql, "PATIENCE", 0.1)
+    source, _ = there()
+    service.error = (503, "backendError", "try later")
+    with pytest.raises(Refused, match="cannot be reached or does not answer"):
+        source.query(sql.CASES_BY_STATE)
+
+
+def test_without_a_network_bigquery_says_so(monkeypatch):
+    pytest.importorskip("google.cloud.bigquery", reason="needs the extra bigquery")
+    from google.auth.credentials import AnonymousCredentials
+
+    monkeypatch.setattr(sql, "PATIENCE", 0.1)
+    with pytest.raises(Refused, match="cannot be reached"):
+        sql.bigquery("p", endpoint="http://127.0.0.1:9", credentials=AnonymousCredentials()).query("SELECT 1")

@@ -22,6 +22,8 @@ from typing import Any, Protocol
 from simulacra.series.reading import Rows
 from simulacra.study import Refused
 
+PATIENCE = 30.0  # seconds for which BigQuery is asked again where it does not answer
+
 CASES_IN_WASHINGTON = """
 SELECT
     date AS date, confirmed_cases AS cases, deaths as deaths
@@ -243,14 +245,14 @@ class _BigQuery:
 
         parameters = dict(parameters or {})
         bound = [service.ScalarQueryParameter(name, _type(name, value), value) for name, value in parameters.items()]
-        retry = service.DEFAULT_RETRY.with_timeout(60)  # the client's own ten minutes are longer than anybody waits
+        retry = service.DEFAULT_RETRY.with_timeout(PATIENCE)  # the client's own ten minutes are longer than anybody waits
+        once: dict[str, Any] = {"retry": retry, "job_retry": None, "timeout": 60}
         try:
-            tried = self._client.query(
-                sql, service.QueryJobConfig(dry_run=True, use_query_cache=False, query_parameters=bound), retry=retry, timeout=60
-            )
+            free = service.QueryJobConfig(dry_run=True, use_query_cache=False, query_parameters=bound)
+            tried = self._client.query(sql, free, **once)
             self._tell(int(tried.total_bytes_processed or 0))
             limited = service.QueryJobConfig(maximum_bytes_billed=self._maximum, query_parameters=bound)
-            found = self._client.query(sql, limited, retry=retry, timeout=60, job_retry=None).result(retry=retry, job_retry=None)
+            found = self._client.query(sql, limited, **once).result(retry=retry, job_retry=None)
             names = [field.name for field in found.schema]
             rows = [row.values() for row in found]
         except (GoogleAPIError, GoogleAuthError, RequestException) as error:
