@@ -77,6 +77,21 @@ def outlooks(table: Table, past: int, horizon: int, known: int = 1) -> Outlook:
     return parts[0] if len(parts) == 1 else Outlook.join(parts)
 
 
+def origins_on(table: Table, past: int, horizon: int, day: int) -> Outlook:
+    """One row per series: what is known on `day`, and what comes after as far as the record goes. Refused outside the record."""
+    at = (day - int(table.days[0])) / table.every
+    if not (0 <= at < len(table.days) and at == int(at)):
+        first, last = date_of(int(table.days[0])), date_of(int(table.days[-1]))
+        raise Refused(f"{date_of(day)} is no day of the record, which runs from {first} to {last}")
+    values = torch.as_tensor(np.asarray(table.values, np.float32))
+    room = torch.full((len(values), 1, values.shape[2]), torch.nan)
+    padded = torch.cat([room.expand(-1, past, -1), values, room.expand(-1, horizon, -1)], dim=1)
+    middle = int(at) + 1 + past
+    behind, ahead = padded[:, middle - past : middle], padded[:, None, middle : middle + horizon, 0]
+    whole = torch.ones(len(values), dtype=torch.int64)
+    return Outlook(torch.arange(len(values)), day * whole, table.every * whole, behind, ahead)
+
+
 def _of_one(number: int, values: Tensor, table: Table, past: int, horizon: int, known: int) -> Outlook:
     length, columns = values.shape
     unknown = torch.full((1, columns), torch.nan)

@@ -1,0 +1,1 @@
+"""Weather at a station, day by day: its future as equally likely paths."""
