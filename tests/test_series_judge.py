@@ -453,6 +453,16 @@ def test_checks_are_met_only_where_the_interval_of_the_difference_excludes_zero(
     assert "20 days, too few to say" in few[0].target
 
 
+def test_skill_by_lead_is_one_minus_the_ratio_of_mean_scores(ar1, found):
+    held = ar1[1][:365]
+    skills = backtest.skills(held, truth_of(held), {"climatology": found["climatology"]}, (1, 7), seed=0)["climatology"]
+    ours, theirs = mean_crps(held, truth_of(held).future), mean_crps(held, found["climatology"](held))
+    np.testing.assert_allclose(skills[:, 0], (1 - ours / theirs)[[0, 6]], rtol=1e-6)
+    assert skills[0, 1] > 0.1  # one day ahead, memory tells much
+    assert (skills[:, 1] < skills[:, 0]).all()
+    assert (skills[:, 0] < skills[:, 2]).all()
+
+
 def test_forecasts_of_other_rows_are_refused_in_words(ar1, found):
     held = ar1[1][:40]
     drawn = truth_of(held)

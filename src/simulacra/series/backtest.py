@@ -83,6 +83,21 @@ def skill_checks(
     return [*checks, _of_95(case, seed)]
 
 
+def skills(nature: Outlook, drawn: Outlook, rivals: Mapping[str, Forecaster], leads: Sequence[int], seed: int) -> dict[str, Array]:
+    """CRPS skill over each rival at each of the leads that can be scored, (L, 3): value and ends of its 95 % interval, 1 for perfect."""
+    case = _Case.of(nature, drawn, leads, None)
+    ours, k = _scores(case.truth, case.members)[0], len(case.leads)
+    found = {}
+    for name, rival in rivals.items():
+        both = np.concatenate([ours, case.scores(rival)[0]], axis=1)
+        means, resampled = np.nanmean(both, axis=0), case.resampled(both, seed)
+        value = 1 - (means[:k] + TINY) / (means[k:] + TINY)
+        each = 1 - (resampled[:, :k] + TINY) / (resampled[:, k:] + TINY)
+        ends = [_interval(column, centre) for column, centre in zip(each.T, value, strict=True)]
+        found[name] = np.column_stack([value, np.array(ends)])
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class _Case:
     """The same origins twice, as arrays at the leads that are scored."""
