@@ -7,8 +7,6 @@ returned. The caller chooses units: starting values of parameters are those of t
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import importlib.util
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 from scipy.optimize import minimize
 
-from simulacra.families.gp import toeplitz
+from simulacra.families.gp import banded, toeplitz
 from simulacra.families.gp.dense import Dense
 from simulacra.families.gp.kernels import Kernel, Linear, Periodic, functions, leaves, part_of
 from simulacra.families.gp.solver import Solver
@@ -304,7 +302,7 @@ def choose(kernel: Kernel, t: Array, asked: str) -> tuple[str, str]:
         raise Refused(f"there is no solver {asked!r}; there are {', '.join(SOLVERS)}")
     if asked == "dense":
         return asked, "asked for"
-    hindrances = {"banded": _no_state_space(kernel), "toeplitz": toeplitz.applies(kernel, t)}
+    hindrances = {"banded": banded.applies(kernel), "toeplitz": toeplitz.applies(kernel, t)}
     if asked != "auto":
         if hindrances[asked]:
             raise Refused(f"the {asked} solver cannot be used: {hindrances[asked]}; ask for 'auto' or 'dense'")
@@ -318,17 +316,10 @@ def choose(kernel: Kernel, t: Array, asked: str) -> tuple[str, str]:
     return "dense", f"no state space, since {hindrances['banded']}; no Toeplitz matrix, since {hindrances['toeplitz']}"
 
 
-def _no_state_space(kernel: Kernel) -> str:
-    if importlib.util.find_spec("simulacra.families.gp.banded") is None:
-        return "the banded solver is not there"
-    return str(importlib.import_module("simulacra.families.gp.banded").applies(kernel))
-
-
 def solve(name: str, why: str, kernel: Kernel, t: Array, y: Array) -> tuple[Solver, str]:
     """The solver called `name` at work, and why it was chosen. Dense takes over where Toeplitz loses too many digits."""
     if name == "banded":
-        solver: Solver = importlib.import_module("simulacra.families.gp.banded").Banded(kernel, t, y)
-        return solver, why
+        return banded.Banded(kernel, t, y), why
     if name == "toeplitz":
         try:
             return toeplitz.Toeplitz(kernel, t, y), why
