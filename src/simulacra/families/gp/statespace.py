@@ -89,11 +89,16 @@ class Term:
 
     def _turned(self, lag: Array, one: Array, sign: float) -> Array:
         """A vector (..., m) of one harmonic spread over all of them, (..., size), turned by the angle of the lag, weighted."""
-        j = np.arange(1, len(self.weights))
-        angle, root = self.frequency * lag[..., None] * j, np.sqrt(self.weights)
-        pair = np.stack([root[1:] * np.cos(angle), sign * root[1:] * np.sin(angle)], axis=-1)
-        rest = (pair[..., None] * one[..., None, None, :]).reshape(*lag.shape, 2 * len(j) * one.shape[-1])
-        return np.concatenate([root[0] * one, rest], axis=-1)
+        root, m = np.sqrt(self.weights), one.shape[-1]
+        out = np.empty((*lag.shape, self.size))
+        out[..., :m] = root[0] * one
+        first = np.exp(1j * sign * self.frequency * lag)
+        turned = np.ones_like(first)
+        for j in range(1, len(root)):  # powers of the first harmonic: a cosine costs ten products
+            turned = turned * first
+            out[..., (2 * j - 1) * m : 2 * j * m] = root[j] * turned.real[..., None] * one
+            out[..., 2 * j * m : (2 * j + 1) * m] = root[j] * turned.imag[..., None] * one
+        return out
 
     def row(self, lag: Array) -> Array:
         """Regression (..., size) of the function on the state a time `lag` before."""
