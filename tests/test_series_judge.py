@@ -186,6 +186,19 @@ def test_a_rival_sees_no_future_and_no_other_row(ar1, found, name):
     assert members.isfinite().all()
 
 
+def test_what_comes_after_an_origin_changes_no_forecast_made_there():
+    days = START + np.arange(365 * 5)
+    values = season(days) + anomalies(len(days), 9, PHI)
+    corrupted = np.where(days > START + 1500, values * 3 - 1000, values)
+    made = []
+    for series in (values, corrupted):
+        rows = rows_of(series)
+        origins = rows[(rows.day > START + 1400) & (rows.day <= START + 1500)]
+        made.append({name: f(origins) for name, f in rivals.rivals(rows[rows.day + rows.horizon <= START + 1400])[0].items()})
+    for name, members in made[0].items():
+        torch.testing.assert_close(made[1][name], members, msg=name, rtol=0, atol=0)
+
+
 def test_members_keep_their_level_along_the_path_except_those_of_climatology(ar1, found):
     held = ar1[1][:50]
     for name in ("persistence", "damped anomaly", "seasonal naive", "regression on 7 lags"):
