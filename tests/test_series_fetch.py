@@ -93,7 +93,7 @@ def test_gsod_years_are_joined_by_date_and_a_day_left_out_is_a_gap(archive):
 def test_gsod_sentinels_are_missing_and_flags_are_taken_off(archive):
     marks = highs(40)
     cells = [(v, " ") for v in marks]
-    cells[4], cells[7] = ("9999.9", " "), (f"{marks[7]}*", "*")
+    cells[4], cells[7] = ("9999.9*", " "), (f"{marks[7]}*", "*")
     archive.files["/2020/01001099999.csv"] = gsod_year(2020, cells)
     table = fetch.gsod("01001099999", [2020], inputs=("PRCP",), base_url=archive.url, say=lambda _: None)
     found = table.values[0, :, 0]
@@ -183,6 +183,7 @@ def test_a_failed_refresh_leaves_the_old_copy(archive):
     archive.busy = 3
     with pytest.raises(Refused, match="answers 503"):
         fetch.ghcn_daily("USW00099999", base_url=archive.url, say=lambda _: None, refresh=True)
+    archive.files.clear()
     assert len(fetch.ghcn_daily("USW00099999", base_url=archive.url, say=lambda _: None).days) == 39
 
 

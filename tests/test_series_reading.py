@@ -85,6 +85,11 @@ def test_a_zone_moves_no_day_and_is_reported(tmp_path):
     assert said(table, "-08:00")
 
 
+def test_noon_and_midnight_of_twelve_hours_are_told_apart():
+    cells = [f"1/31/2020 {clock}" for clock in ("12:30 AM", "1:00 AM", "12:00 PM", "11:59 PM")]
+    assert (dates.stamps(cells, "time", str).clock / 60).tolist() == [30, 60, 720, 1439]
+
+
 def test_day_or_month_first_is_decided_by_the_whole_column_and_else_refused(tmp_path):
     table = read(series(tmp_path, [d.strftime("%d/%m/%Y") for d in days(30)], values(30)))
     assert said(table, "the day comes first: seen from '13/01/2020'")
@@ -196,6 +201,9 @@ def test_several_measurements_a_day_are_refused(tmp_path):
     hours = [f"{d}T{h:02d}:00" for d in days(20) for h in (0, 6, 12, 18)]
     with pytest.raises(Refused, match=r"up to 4 measurements a day.*mean, the maximum or the sum"):
         read(series(tmp_path, hours, values(80)))
+    twice = [f"{d}T07:00" for d in days(20) for _ in range(2)]  # one hour of the day only: not several measurements, but two series
+    with pytest.raises(Refused, match="2 series interleaved"):
+        read(series(tmp_path, twice, values(40)))
 
 
 def test_weeks_are_recognised_and_a_date_off_the_week_is_refused(tmp_path):
@@ -273,8 +281,8 @@ def test_torn_rows_are_set_aside_if_few_and_refused_if_many(tmp_path):
 def test_sentinels_of_noaa_are_missing_values_and_are_never_averaged(tmp_path, sentinel):
     y = np.round(np.random.default_rng(0).uniform(0, 3, 40), 2)
     y[[3, 8]] = sentinel
-    table = read(series(tmp_path, days(40), y, header="date,prcp"))
-    assert np.flatnonzero(np.isnan(table.values[0, :, 0])).tolist() == [3, 8]
+    table = read(series(tmp_path, days(40), ["" if i == 5 else v for i, v in enumerate(y)], header="date,prcp"))
+    assert np.flatnonzero(np.isnan(table.values[0, :, 0])).tolist() == [3, 5, 8]
     assert np.nanmax(table.values) < 3.01
     assert said(table, f"2 values {sentinel:g} of 'prcp'")
 
@@ -316,6 +324,13 @@ def test_corrections_of_running_totals_are_negative_increments_and_are_counted(t
     table = read(series(tmp_path, days(60), totals, header="date,cases"), cumulative=True)
     np.testing.assert_array_equal(table.values[0, :, 0], np.diff(totals))
     assert said(table, "1 increments of 'cases' are negative (corrections), first on 2020-01-31")
+
+
+def test_inputs_that_are_running_totals_are_differenced_too_and_others_are_not(tmp_path):
+    rows = list(zip(days(60), running_totals(), running_totals(seed=1), values(60), strict=True))
+    table = read(write(tmp_path / "a.csv", "date,cases,deaths,tmax", rows), column="cases", inputs=("deaths", "tmax"), cumulative=True)
+    np.testing.assert_array_equal(table.values[0, :, 1], np.diff(running_totals(seed=1)))
+    np.testing.assert_array_equal(table.values[0, :, 2], values(60)[1:])
 
 
 def test_after_a_gap_an_increment_is_unknown(tmp_path):
@@ -362,6 +377,8 @@ def test_a_single_wrong_value_does_not_decide_about_the_unit():
     y = np.r_[np.full(200, 20.0), 300.0]
     assert contradiction("°C", y) == ""
     assert "°F" in contradiction("°C", np.full(200, 75.0))
+    for unit in ("°C", "°F"):
+        assert "kelvin" in contradiction(unit, np.full(200, 290.0))
 
 
 def test_one_bad_series_among_many_is_set_aside_and_named(tmp_path):

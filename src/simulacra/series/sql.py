@@ -131,10 +131,7 @@ class _Local:
         self._tables: dict[tuple[str, ...], str] = {}  # parts of the name -> name
         for name, path in tables.items():
             self._load(name, Path(path))
-        for setting in (
-            "autoinstall_known_extensions = false", "autoload_known_extensions = false", "python_enable_replacements = false",
-            "enable_external_access = false", "lock_configuration = true",
-        ):  # fmt: skip
+        for setting in ("enable_external_access = false", "lock_configuration = true"):  # no files, network, extensions, variables
             self._connection.execute(f"SET {setting}")
 
     def _load(self, name: str, path: Path) -> None:
