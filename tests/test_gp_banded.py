@@ -83,15 +83,12 @@ def test_each_term_has_the_posterior_that_the_dense_solver_gives_it(times):
     kernel, t = KERNELS["cycle that drifts, weather, line"] + Periodic(1.0, 2.0, 7.0), grids()[times]
     y, s = observed(kernel, t), asked(t)
     ours, dense = Banded(kernel, t, y), Dense(kernel, t, y)
-    for part in kernel.named():
-        if part == "white":
-            assert not ours.mean(s, part).any()
-            assert not ours.variance(s, part).any()
-            continue
+    parts = [part for part in kernel.named() if part != "white"]
+    for part in parts:
         near(ours.mean(s, part), dense.mean(s, part))
         near(ours.covariance(s, part), dense.covariance(s, part))
         near(ours.variance(s, part), dense.covariance(s, part).diagonal())
-    near(sum(ours.mean(s, part) for part in kernel.named()), ours.mean(s), 1e-12)
+    near(sum(ours.mean(s, part) for part in parts), ours.mean(s), 1e-12)
 
 
 @pytest.mark.parametrize("name", ["matern 5/2", "sharp cycle", "cycle that drifts, weather, line", "many"])
@@ -283,7 +280,7 @@ def test_everything_else_applies():
 
 
 def test_an_unknown_term_is_refused_by_name():
-    with pytest.raises(Refused, match="no term 'trend'; it has matern 3/2, periodic, white"):
+    with pytest.raises(Refused, match="no term 'trend' that is a function; it has matern 3/2, periodic"):
         Banded(KERNELS["trend and cycle"], np.arange(5.0), np.ones(5)).mean(np.arange(3.0), "trend")
 
 

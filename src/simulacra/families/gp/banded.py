@@ -9,7 +9,8 @@ stretches with the same gaps share their matrices. Terms that never decay are p 
 joined by the matrix inversion lemma (Rasmussen & Williams 2006, eq. A.9).
 
 Everything here is in covariances, never in inverses of what is new in a step: those grow as (lengthscale / step)^(2 order) and take
-the digits of a band Cholesky factorisation of the states' precision with them.
+digits of a band Cholesky factorisation of the states' precision with them (Matern 5/2 at 1,000 steps, n = 300: 7e-5 of the
+likelihood; here 3e-15).
 
 The gradient is analytic in every parameter. With a = K^-1 y it is half the trace of (a a' - K^-1) dK; per stretch only the block of
 a a' - K^-1 that belongs to it and to its end is needed, and derivatives of covariances are contracted with that (eq. 5.9).
@@ -27,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from simulacra.families.gp.kernels import Kernel, White
+from simulacra.families.gp.kernels import Kernel, White, part_of
 from simulacra.families.gp.statespace import Block, State, StateSpace, split, symmetric, why_not
 from simulacra.study import Refused
 
@@ -339,7 +340,7 @@ class Banded:
 
     def covariance(self, times: Array, part: str | None = None) -> Array:
         """Posterior covariance (m, m) of the same: m right-hand sides."""
-        times, kernel = np.asarray(times, float), self._part(part)
+        times, kernel = np.asarray(times, float), part_of(self.kernel, part)
         out = kernel.covariance(times, times)
         phi = self._columns.at(times, part)
         for first in range(0, len(times), CHUNK):
@@ -362,15 +363,9 @@ class Banded:
         diagonal = diagonal - np.einsum("np,pn->n", columns, self._inner_solve(columns.T))
         return self.y - (self._solved[:, 0] - columns @ self._constants) / diagonal, 1 / diagonal
 
-    def _part(self, part: str | None) -> Kernel:
-        named = self.kernel.named() if hasattr(self.kernel, "named") else {self.kernel.label: self.kernel}
-        if part is not None and part not in named:
-            raise Refused(f"the kernel has no term {part!r}; it has {', '.join(named)}")
-        return self.kernel if part is None else named[part]
-
     def _chosen(self, part: str | None) -> tuple[StateSpace, Array]:
         """The decaying terms that are asked for, and where their states stand (d,)."""
-        self._part(part)
+        part_of(self.kernel, part)  # refuses what there is not
         terms = tuple(term for term in self._space.terms if part in (None, term.label))
         on = [np.full(term.size, part in (None, term.label)) for term in self._space.terms]
         return StateSpace(terms, 0.0), np.concatenate([np.zeros(0), *on])
