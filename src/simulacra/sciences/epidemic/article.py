@@ -71,7 +71,7 @@ def sampled(count: int, setting: Setting) -> NDArray[np.int64]:
 
 def posterior(cases: Array, count: int, at: NDArray[np.int64], setting: Setting) -> tuple[Posterior, Array]:
     """The process given scaled cases on the days `at`, and x of the days 0, 1, ... of which `count` fill SPAN."""
-    x = np.arange(max(count, len(cases)) + 64) * (SPAN / (count - 1))
+    x = np.asarray(np.arange(max(count, len(cases)) + 64) * (SPAN / (count - 1)), np.float64)
     return PROCESS.condition(x[at], setting.scale * cases[at], solver="dense"), x
 
 

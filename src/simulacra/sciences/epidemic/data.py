@@ -146,8 +146,7 @@ def _limited(table: Table, codes: NDArray[np.int64], states: Sequence[str], unti
         last = "its end" if until is None else windows.date_of(until)
         raise Refused(f"the table begins on {windows.date_of(int(table.days[0]))} and holds {count} periods up to {last}; move the dates")
     values = table.values[:, :count]
-    begun = np.isfinite(values[:, :, 0]).any(axis=1)
-    keep = [i for i, name in enumerate(table.names) if begun[i] and (not states or name in states)]
+    keep = [i for i, name in enumerate(table.names) if np.isfinite(values[i, :, 0]).any() and (not states or name in states)]
     if not keep:
         raise Refused(f"no cases of {', '.join(states) or 'any series'} are known up to {windows.date_of(int(table.days[count - 1]))}")
     names = [table.names[i] for i in keep]

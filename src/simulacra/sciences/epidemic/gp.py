@@ -184,10 +184,11 @@ class Pooled:
 
     def draw(self, like: Outlook, noise: Noise) -> Outlook:
         """Paths that fill the law of each week evenly and hang together as the process says; only the past of `like` is looked at."""
-        shape = (self.recipe.members, like.horizon)
+        members, horizon = self.recipe.members, like.horizon
         blind = self._windows(like.with_future(torch.full((len(like), 1, like.horizon), torch.nan)))
         law = pooled.forecast(self.theta, blind)
-        paths = law.paths(noise.normal(*shape).double().numpy(), noise.uniform(shape[0]).double().numpy().clip(1e-6, 1 - 1e-6))
+        normal, uniform = noise.normal(members, 2 * horizon).double(), noise.uniform(members, horizon + 2).double()
+        paths = law.paths(normal.numpy(), uniform.clamp(1e-6, 1 - 1e-6).numpy())
         levels = windows.stratified(torch.from_numpy(paths)).double().numpy()
         return like.with_future(torch.from_numpy(blind.cases(law.quantiles(levels))))
 
@@ -260,13 +261,15 @@ def examine(learner: Pooled | Article, split: Split[Outlook], seed: int) -> tupl
     if isinstance(learner, Article):
         return [], _printed_numbers(split)
     test = statistics.Scores.of(split.held_out, _forecast(learner, split.held_out, seed))
-    checks: list[Check] = []
+    everything = np.ones(len(test), bool)
+    checks = statistics.checks(test, {"all horizons": everything}, seed)
     for week in range(split.held_out.horizon):
-        checks += statistics.checks(test, {f"{week + 1} weeks ahead": np.ones(len(test), bool)}, seed, slice(week, week + 1))
+        group = {f"{week + 1} week{'s' * (week > 0)} ahead": everything}
+        checks += statistics.checks(test, group, seed, slice(week, week + 1))
     checks += statistics.checks(test, statistics.by_phase(test), seed)
-    for part, rows in (("seen in training", split.train), ("seen in tuning", split.validation), ("", split.held_out)):
+    for part, rows in (("seen in training", split.train), ("seen in tuning", split.validation), ("held out", split.held_out)):
         scores = test if rows is split.held_out else statistics.Scores.of(rows, _forecast(learner, rows, seed))
-        years = {f"{year} ({part})" if part else year: mask for year, mask in statistics.by_year(scores).items()}
+        years = {f"{year} ({part})": mask for year, mask in statistics.by_year(scores).items()}
         checks += statistics.checks(scores, years, seed)
     for scale in ("natural", "log"):
         below, count = statistics.states_below_one(test, scale)

@@ -107,4 +107,4 @@ def _members(quantiles: dict[float, float], code: int, end: int, path: Path) -> 
         raise Refused(f"{where}: quantiles at the levels {', '.join(f'{v:g}' for v in levels)}; at least three with the median are needed")
     if np.any(np.diff(values) < 0):
         raise Refused(f"{where}: quantiles cross: a higher level must not have a lower value")
-    return np.interp((np.arange(MEMBERS) + 0.5) / MEMBERS, levels, values)
+    return np.asarray(np.interp((np.arange(MEMBERS) + 0.5) / MEMBERS, levels, values))

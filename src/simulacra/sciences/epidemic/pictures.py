@@ -67,14 +67,14 @@ def posteriors(record: Mapping[int, tuple[NDArray[np.int64], Array]]) -> list[Fi
             continue
         law, x = article.posterior(cases, len(cases), at, setting)
         x = x[: len(cases)]
-        sd = [np.sqrt(np.maximum(law.variance(x, noise=noise), 0)) / setting.scale for noise in (False, True)]
+        narrow, wide = (np.sqrt(np.maximum(law.variance(x, noise=noise), 0)) / setting.scale for noise in (False, True))
         draws = law.draw(x, DRAWS, np.random.default_rng(setting.code)) / setting.scale
         title = f"{setting.state}: {len(at)} samples every {setting.step} days, then {len(cases) - 1 - int(at[-1])} days without"
-        image = pictures.posterior(days[at], cases[at], days, law.mean(x) / setting.scale, *sd, draws, "cases a day", title)
+        image = pictures.posterior(days[at], cases[at], days, law.mean(x) / setting.scale, narrow, wide, draws, "cases a day", title)
         wrong = article.errors(cases, setting)
         caption = (
-            f"Printed error {setting.printed:,.1f} cases a day; true error {wrong.everywhere:,.1f} over all days and {wrong.after:,.1f} after "
-            f"the last sample, where carrying the last seven-day mean on errs by {wrong.carried:,.1f}. The noise variance of 0.005 is in "
+            f"Printed error {setting.printed:,.1f} cases a day; true error {wrong.everywhere:,.1f} over all days and {wrong.after:,.1f} "
+            f"after the last sample, where carrying the last seven-day mean on errs by {wrong.carried:,.1f}. The noise variance of 0.005 is in "
             f"units of (1 / {setting.scale:g} cases)^2 and the same in every state."
         )
         figures.append(Figure(f"The articles' process: {setting.state}", caption, image))

@@ -69,7 +69,7 @@ def _generation() -> Array:
     shape, scale = (mean / sd) ** 2, sd**2 / mean
     day = np.arange(1, LONGEST + 1)
     density = day ** (shape - 1) * np.exp(-day / scale)
-    return np.asarray(density / density.sum())
+    return np.asarray(density / density.sum(), np.float64)
 
 
 def _shared_walk(regions: int, days: int, rng: np.random.Generator) -> Array:
@@ -81,14 +81,14 @@ def _shared_walk(regions: int, days: int, rng: np.random.Generator) -> Array:
     for day in range(days):
         state = memory * state + kicks[:, day]
         walk[:, day] = state
-    return 0.05 + walk
+    return np.asarray(0.05 + walk)
 
 
 def _reports(found: Array, rng: np.random.Generator) -> Array:
     """Cases reported each day (regions, days), corrections included; whole numbers."""
     regions, days = found.shape
     weekday = np.arange(days) % 7
-    reports = np.rint(found * WEEKDAYS[weekday] / WEEKDAYS.mean())
+    reports: Array = np.rint(found * WEEKDAYS[weekday] / WEEKDAYS.mean())
     for region in range(regions):
         if region % 3 == 1:  # ends by reporting on Wednesdays
             _pile_up(reports[region], np.flatnonzero((np.arange(days) >= days // 2) & (weekday != 3)))

@@ -121,7 +121,8 @@ class Scores:
     def relative(self, scale: str, seed: int, weeks: slice = slice(None)) -> tuple[float, float, float, float]:
         """Mean score over the baseline's, the standard error of that ratio, and the ends of its 95 % interval."""
         ours, theirs = (v[:, weeks] for v in self.of_scale(scale))
-        return _ratio(np.nanmean(ours), np.nanmean(theirs), _resampled(self, np.stack([_mean(ours), _mean(theirs)], axis=1), seed))
+        both = np.stack([_mean(ours), _mean(theirs)], axis=1)
+        return _ratio(float(np.nanmean(ours)), float(np.nanmean(theirs)), _resampled(self, both, seed))
 
 
 def _held(truth: Array, quantiles: Array) -> Array:
