@@ -351,6 +351,15 @@ def anomalies_exact(count, seed):
     return SCATTER * values
 
 
+def test_blocks_are_no_shorter_than_the_furthest_lead():
+    held = rows_of(anomalies(700, 3, PHI), past=3, horizon=50, known=3)
+    few = {"persistence": lambda rows: rows.past[:, -1:, :1].expand(-1, 3, rows.horizon) + torch.tensor([-1.0, 0.0, 1.0])[:, None]}
+    drawn = held.with_future(few["persistence"](held) * 0.5)
+    said = [" ".join(verdict(held, drawn, few, against="persistence", leads=leads).remarks) for leads in ((1, 7), (1, 50))]
+    assert "blocks of 30 days" in said[0]
+    assert "blocks of 50 days" in said[1]
+
+
 def test_a_rival_against_itself_has_gap_one_and_is_not_called_better(ar1, found):
     drawn = ar1[1].with_future(found["climatology"](ar1[1]))
     evidence = verdict(ar1[1], drawn, found)

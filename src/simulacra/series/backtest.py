@@ -22,7 +22,7 @@ from scipy.special import ndtr, ndtri
 from simulacra.evidence import Check, Evidence, Finding, Statistic, compare, distribution
 from simulacra.measures.calibration import inside, pit
 from simulacra.measures.distance import wasserstein
-from simulacra.measures.scores import block_bootstrap, crps_members, energy_score
+from simulacra.measures.scores import FEWEST_BLOCKS, block_bootstrap, crps_members, energy_score
 from simulacra.series.rivals import Forecaster
 from simulacra.series.windows import Outlook, date_of, year_phase
 from simulacra.study import Refused
@@ -30,7 +30,7 @@ from simulacra.study import Refused
 Array = NDArray[np.float64]
 Transform = Callable[[Array], Array]
 
-BLOCK, RESAMPLES = 30, 1000  # days of a block; resamples behind every interval
+BLOCK, RESAMPLES = 30, 1000  # days of a block at least; resamples behind every interval
 CENTRAL: Array = np.array([0.5, 0.8, 0.9, 0.95])  # central intervals whose coverage is looked at
 BINS = 20  # of the PIT histogram
 SIMULATIONS = 999  # of independent uniform numbers, for the p-value
@@ -131,7 +131,12 @@ class _Case:
 
     def resampled(self, values: Array, seed: int) -> Array:
         """(RESAMPLES, k) means of values (n, k) over blocks of origin days."""
-        return block_bootstrap(values, self.days, block=BLOCK, count=RESAMPLES, seed=seed)
+        return block_bootstrap(values, self.days, block=self.block, count=RESAMPLES, seed=seed)
+
+    @property
+    def block(self) -> int:
+        """Days of a block: no shorter than the furthest lead, for forecasts whose futures overlap err together."""
+        return max(BLOCK, self.leads[-1] * int(self.rows.every[0]))
 
     def _as_scored(self, values: Array) -> Array:
         return values if self.transform is None else np.asarray(self.transform(values), np.float64)
@@ -470,12 +475,12 @@ def _about(case: _Case, first: bool) -> list[str]:
     days, series = np.unique(case.days), np.unique(case.rows.series.numpy())
     said = [
         f"{len(case.days)} forecasts of {len(series)} series from {len(days)} origins between {date_of(int(days[0]))} and "
-        f"{date_of(int(days[-1]))}. Intervals: {RESAMPLES} resamples of circular blocks of {BLOCK} days, all series of a day together."
+        f"{date_of(int(days[-1]))}. Intervals: {RESAMPLES} resamples of circular blocks of {case.block} days, all series of a day together."
     ]
     if len(days) < FEW:
         said.append(f"Fewer than {FEW} origins: intervals are too narrow, and no difference is called shown.")
-    elif days[-1] - days[0] < 8 * BLOCK:
-        said.append(f"The origins span fewer than eight blocks of {BLOCK} days: blocks were shortened, and intervals may be too narrow.")
+    elif days[-1] - days[0] < FEWEST_BLOCKS * case.block:
+        said.append(f"The origins span fewer than {FEWEST_BLOCKS} such blocks: shorter ones were taken, and intervals may be too narrow.")
     if not first:
         said.append("Nothing was tested: only forecasts one period ahead are independent of each other if they are right.")
     elif len(series) > 1:
