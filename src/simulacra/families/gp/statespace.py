@@ -8,7 +8,8 @@ state does not depend on the lengthscale. Variances stand in the observation row
 A periodic covariance v exp(z (cos(w d) - 1)), z = 1/lengthscale^2, w = 2 pi / period, is a sum of cosines with the weights
 v e^-z I_0(z) and 2 v e^-z I_j(z) (Solin & Saerkkae 2014, "Explicit link between periodic covariance functions and state space
 models"): each harmonic is a pair that turns. Times a Matern process, pair and state multiply. How many harmonics are kept follows
-from the tail of the Bessel coefficients.
+from the tail of the Bessel coefficients: what is left out is below 1e-10 of the cycle's variance and below 1e-11 of the noise's, down
+to rounding.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from simulacra.study import Refused
 
 Array = NDArray[np.float64]
 K = TypeVar("K", bound=Kernel)
-STATIC_TAIL, STATIC_HARMONICS = 1e-10, 128  # a cycle that repeats exactly: covariance left out, relative, and most harmonics
-DRIFTING_TAIL, DRIFTING_HARMONICS = 1e-9, 40  # a cycle that drifts: each harmonic takes part in every product of matrices
+TAIL, TAIL_OF_NOISE = 1e-10, 1e-11  # covariance of a cycle left out, of its own variance and of the noise's
+STATIC, DRIFTING = 128, 40  # most harmonics of a cycle that repeats exactly; of one that drifts, where they swell every matrix
 
 _GENERATORS = {
     0.5: np.array([[-1.0]]),
@@ -200,7 +201,8 @@ class StateSpace:
         Refused where a term has no finite state, or where a cycle needs too many harmonics."""
         if reason := why_not(kernel):
             raise Refused(reason)
-        return cls(tuple(_term(*named) for named in _labelled(kernel) if not isinstance(named[2], White)), kernel.noise())
+        noise = kernel.noise()
+        return cls(tuple(_term(*named, noise) for named in _labelled(kernel) if not isinstance(named[2], White)), noise)
 
     @property
     def dimension(self) -> int:
@@ -260,13 +262,14 @@ class StateSpace:
 
     def condensed(self, tau: Array, end: Array, observed: NDArray[np.bool_]) -> tuple[Block, float]:
         """Stretches with times `tau` (g, k) after their start, which end `end` (g,) after it; `observed` (u, k), with g = 1 or u.
-        Beside them the variance that had to be added to the noise for positive-definite matrices, usually 0.
+        Beside them what had to be added to the noise for positive-definite matrices, in units of the variance of an observation (but
+        for what never decays); usually 0.
 
         Within a stretch the covariance matrix is dense; so long as k is about d, all costs are of the order d^2 a time."""
         scale = float(self.covariance(np.zeros(1))[0]) + self.noise
-        for jitter in (0.0, 1e-10 * scale, 1e-8 * scale, 1e-6 * scale):
+        for jitter in (0.0, 1e-10, 1e-8, 1e-6):
             try:
-                return self._block(tau, end, observed, self.noise + jitter), jitter
+                return self._block(tau, end, observed, self.noise + jitter * scale), jitter
             except np.linalg.LinAlgError:
                 continue
         raise Refused(
@@ -442,30 +445,32 @@ def _factor(kernel: Kernel, kind: type[K]) -> K:
     return next(part for part in (kernel.parts if isinstance(kernel, Product) else (kernel,)) if isinstance(part, kind))
 
 
-def _term(label: str, prefix: str, kernel: Kernel) -> Term:
+def _term(label: str, prefix: str, kernel: Kernel, noise: float) -> Term:
     if isinstance(kernel, Linear):
         return Term(label, prefix, kernel, 0.5, 0.0, 0.0, np.array([kernel.variance]))
     if isinstance(kernel, Periodic):
-        weights = kernel.variance * _harmonics(kernel, STATIC_TAIL, STATIC_HARMONICS)
+        weights = kernel.variance * _harmonics(kernel, STATIC, noise / kernel.variance)
         return Term(label, prefix, kernel, 0.5, 0.0, 2 * math.pi / kernel.period, weights)
     trend = _factor(kernel, Matern)
     rate = math.sqrt(2 * trend.order) / trend.lengthscale
     if trend is kernel:
         return Term(label, prefix, kernel, trend.order, rate, 0.0, np.array([trend.variance]))
     cycle = _factor(kernel, Periodic)
-    weights = trend.variance * cycle.variance * _harmonics(cycle, DRIFTING_TAIL, DRIFTING_HARMONICS)
+    variance = trend.variance * cycle.variance
+    weights = variance * _harmonics(cycle, DRIFTING, noise / variance)
     return Term(label, prefix, kernel, trend.order, rate, 2 * math.pi / cycle.period, weights)
 
 
-def _harmonics(cycle: Periodic, tail: float, most: int) -> Array:
-    """Variances (1 + J,) of the harmonics of a cycle of variance 1, J such that those left out come to less than `tail`."""
+def _harmonics(cycle: Periodic, most: int, noise: float) -> Array:
+    """Variances (1 + J,) of the harmonics of a cycle of variance 1 beside observations with noise of variance `noise`."""
     z = 1 / cycle.lengthscale**2
-    weights = 2 * ive(np.arange(most + 1), z)
+    weights = 2 * ive(np.arange(2 * most), z)
     weights[0] /= 2
-    enough = np.flatnonzero(1 - weights.cumsum() < tail)
-    if not len(enough):
+    if 1 - weights[: most + 1].sum() > TAIL:
         raise Refused(
-            f"lengthscale {cycle.lengthscale:.3g} of 'periodic' needs more than {most} harmonics for an error below {tail:g}: "
+            f"lengthscale {cycle.lengthscale:.3g} of 'periodic' needs more than {most} harmonics for an error below {TAIL:g}: "
             "bound it from below, or use the dense solver"
         )
-    return np.asarray(weights[: enough[0] + 1])
+    left = weights[::-1].cumsum()[::-1] - weights  # beyond each harmonic
+    enough = np.flatnonzero(left <= max(min(TAIL, TAIL_OF_NOISE * noise), 1e-16))
+    return np.asarray(weights[: min(int(enough[0]), most) + 1])
