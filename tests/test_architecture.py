@@ -24,7 +24,7 @@ LAYERS = (
     ("sciences",),
     ("verdict",),
     ("report",),
-    ("pipeline",),
+    ("pipeline", "forecasting"),
     ("drawing",),
     ("cli",),
 )

@@ -259,6 +259,92 @@ def compare(paths: Annotated[list[Path], typer.Argument(metavar="RUN...", help="
     _console().print(verdict.compare_table({path.name: Run.open(path).evidence() for path in paths}))
 
 
+@app.command()
+def forecast(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, TSV (also .gz) or Parquet with a column of dates, daily or weekly.")],
+    column: Annotated[str | None, typer.Option(help="Column to forecast; default: the only numeric one.")] = None,
+    date_column: Annotated[str | None, typer.Option(help="Column of dates; default: the one that is called so, or holds some.")] = None,
+    series_column: Annotated[str | None, typer.Option(help="Column that tells several series apart: a station, a state.")] = None,
+    series: Annotated[str | None, typer.Option(metavar="NAME", help="Which of the series; default: each of them.")] = None,
+    unit: Annotated[str | None, typer.Option(help="Unit of the column, e.g. F; default: as its name says.")] = None,
+    cumulative: Annotated[
+        bool | None,
+        typer.Option("--cumulative/--no-cumulative", help="Running totals, to be differenced; or not so, whatever they look like."),
+    ] = None,
+    horizon: Annotated[int, typer.Option(help="Days (of weekly series: weeks) ahead.", min=1, max=366)] = 14,
+    run: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Forecast with this finished run of weather.gp or weather.lstm; nothing is fitted.")
+    ] = None,
+    origins: Annotated[int, typer.Option(help="Past days from which the backtest looks ahead.", min=2, max=5000)] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the paths and of the bootstrap.", min=0)] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the forecast: .csv (quantiles) or .npz (all paths); default: print it.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write all of it, with pictures, as one .html page.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, the backtest and its verdict.")] = False,
+) -> None:
+    """Forecast your own daily or weekly series, and say first what such forecasts were worth.
+
+    A Gaussian process is made from what the record shows (memory, trend, year, week), fitted to its first four fifths and tried out on
+    the last fifth, beside persistence, climatology and other simple forecasts; then it is fitted to everything and looks ahead. If a simple
+    forecast is as good, that is what it says.
+
+    Try: [bold]simulacra forecast my.csv --column tmax --horizon 14 -o forecast.csv --report out.html[/]
+    """
+    import time
+
+    from simulacra import forecasting
+    from simulacra.forecasting import outcome as told
+
+    began = time.monotonic()
+    for file, endings in ((out, (".csv", ".npz")), (report, (".html",))):
+        if file:
+            told.check_file(file, endings)
+    console = _console()
+    columns: dict[str, Any] = {"column": column, "date_column": date_column, "series_column": series_column, "series": series}
+    columns |= {"unit": unit, "cumulative": cumulative}
+    given, table = _given(run, path, columns) if run else (None, forecasting.read(path, **columns))
+    for remark in table.remarks:
+        if not quiet or remark.startswith("Warning"):
+            console.print(remark if remark.startswith("Warning") else f"note: {remark}", markup=False)
+    outcome = forecasting.forecast(
+        table, horizon=horizon, origins=origins, seed=seed, given=given,
+        say=lambda line: None if quiet else console.print(line, markup=False),
+    )  # fmt: skip
+    for remark in outcome.evidence.remarks[1:]:
+        if remark not in table.remarks and (not quiet or remark.startswith("Warning")):
+            console.print(remark if remark.startswith("Warning") else f"note: {remark}", markup=False)
+    console.print(told.backtest_table(outcome))
+    console.print(told.coverage(outcome), markup=False)
+    for name, said in outcome.each.items():
+        console.print(f"{name}: {said}", markup=False)
+    console.print(f"{'All series together: ' if outcome.each else ''}{outcome.verdict}", markup=False)
+    if not quiet or not (out or report):
+        for line in told.summary(outcome):
+            console.print(line, markup=False)
+    if out:
+        told.write(outcome, out)
+        console.print(f"wrote {out}", markup=False, soft_wrap=True)
+    if report:
+        options = {**columns, "horizon": horizon, "origins": origins, "seed": seed, "run": run}
+        told.write_report(outcome, report, options, time.monotonic() - began)
+        console.print(f"wrote {report}", markup=False, soft_wrap=True)
+
+
+def _given(run: Path, path: Path, columns: Mapping[str, Any]) -> tuple[Any, Any]:
+    """A finished run to forecast with, and the series of the file as it reads them."""
+    from simulacra import drawing, forecasting, pipeline
+    from simulacra.training import device_of
+
+    source = drawing.opened(str(run))
+    learner, device = source.learner(), device_of(source.recipe.device)
+
+    def draw(rows: Any, seed: int) -> Any:
+        return pipeline.draw_like(learner, rows, seed=seed, device=device)
+
+    return forecasting.given(source.place, source.recipe, draw, path, **columns)
+
+
 def main() -> None:
     """Entry point: errors become one clear message and a documented exit code."""
     sys.path.append("")  # studies of your own, in the folder you are in; last, so that they shadow nothing
