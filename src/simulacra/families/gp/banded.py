@@ -159,12 +159,12 @@ def sweep(blocks: Block, which: NDArray[np.intp], law: Array, y: Array) -> Sweep
     one = np.eye(len(law))
     kept = np.asarray(np.linalg.inv(one + p @ j), float)
     halfway = symmetric(kept @ p)
-    until = symmetric(a @ halfway @ _t(a) + c)
+    until = symmetric(a @ halfway @ a.mT + c)
     end = a @ (kept @ (m + p @ read)) + gained
     known = np.linalg.inv(one + info @ until)
     pull = known @ (eta - info @ end)
-    start = np.asarray(m + halfway @ (read - j @ m + _t(a) @ pull))
-    solved = _each(blocks.precision, which) @ y - _t(_each(blocks.read, which)) @ start - _t(_each(blocks.gain, which)) @ pull
+    start = np.asarray(m + halfway @ (read - j @ m + a.mT @ pull))
+    solved = _each(blocks.precision, which) @ y - _each(blocks.read, which).mT @ start - _each(blocks.gain, which).mT @ pull
     logdet = blocks.logdet[which].sum() - np.linalg.slogdet(kept)[1].sum()
     return Sweep(np.asarray(solved), start, end, pull, p, kept, halfway, until, symmetric(known @ info), float(logdet))
 
@@ -179,10 +179,10 @@ def _both_ways(a: Array, c: Array, j: Array, b: Array, eta: Array, law: Array) -
         pairs = len(levels[-1][0]) // 2
         (a1, c1, j1, b1, e1), (a2, c2, j2, b2, e2) = (tuple(x[i : 2 * pairs : 2] for x in levels[-1]) for i in (0, 1))
         through = np.linalg.inv(one + c1 @ j2)
-        onward, backward = a2 @ through, _t(through @ a1)
+        onward, backward = a2 @ through, (through @ a1).mT
         joined = (
             onward @ a1,
-            symmetric(onward @ c1 @ _t(a2) + c2),
+            symmetric(onward @ c1 @ a2.mT + c2),
             symmetric(backward @ j2 @ a1 + j1),
             onward @ (b1 + c1 @ e2) + b2,
             backward @ (e2 - j2 @ b1) + e1,
@@ -200,8 +200,8 @@ def _both_ways(a: Array, c: Array, j: Array, b: Array, eta: Array, law: Array) -
         up[first], pp[first], ua[second], ui[second] = m, p, after, info
         onward = a[first] @ np.linalg.inv(one + p @ j[first])
         up[second] = onward @ (m + p @ eta[first]) + b[first]
-        pp[second] = symmetric(onward @ p @ _t(a[first]) + c[first])
-        backward = _t(np.linalg.inv(one + c[second] @ info) @ a[second])
+        pp[second] = symmetric(onward @ p @ a[first].mT + c[first])
+        backward = (np.linalg.inv(one + c[second] @ info) @ a[second]).mT
         ua[first] = backward @ (after - info @ b[second]) + eta[second]
         ui[first] = symmetric(backward @ info @ a[second] + j[second])
         m, p, after, info = up, pp, ua, ui
@@ -266,7 +266,7 @@ class Banded:
         respect to F. What C and F owe to a parameter is contracted with them."""
         inner, outer, far, by_rows, by_step = self._adjoints()
         bl, lay, law = self._blocks, self._layout, self._law
-        by_rows = by_rows - inner @ bl.rows @ law - _t(outer) @ bl.step @ law
+        by_rows = by_rows - inner @ bl.rows @ law - outer.mT @ bl.step @ law
         by_step = by_step - outer @ bl.rows @ law - far @ bl.step @ law
         lags = np.abs(lay.tau[:, :, None] - lay.tau[:, None, :])
         out = {
@@ -290,19 +290,19 @@ class Banded:
         bl, lay, sw = self._blocks, self._layout, self._sweep
         forward = bl.transition[lay.which] @ sw.halfway  # covariance of e with s, given the past and the stretch
         seen = sw.after @ forward
-        here = _t(forward) @ seen - sw.halfway
+        here = forward.mT @ seen - sw.halfway
         # with the stretch's [read, gain], these 2d x 2d, d x 2d and 2d x d matrices give the block of K^-1 that belongs to it
-        small = np.concatenate([here, _t(seen)], axis=2), np.concatenate([seen, sw.after], axis=2), np.concatenate([here, seen], axis=1)
+        small = np.concatenate([here, seen.mT], axis=2), np.concatenate([seen, sw.after], axis=2), np.concatenate([here, seen], axis=1)
         kinds, count = len(bl.logdet), np.bincount(lay.which)
         if lay.alike:  # stretches of one kind share their matrices: add up what multiplies them
             small = _added(small[0], lay.which, kinds), _added(small[1], lay.which, kinds), _added(small[2], lay.which, kinds)
         both = np.concatenate([bl.read, bl.gain], axis=1)
-        inner = -count[:, None, None] * bl.precision - _t(both) @ np.concatenate(small[:2], axis=1) @ both
-        outer, by_rows = small[1] @ both, _t(both) @ small[2]
+        inner = -count[:, None, None] * bl.precision - both.mT @ np.concatenate(small[:2], axis=1) @ both
+        outer, by_rows = small[1] @ both, both.mT @ small[2]
         solved, pull, start = sw.solved @ self._mixing, sw.pull @ self._mixing, sw.start
-        far, by_step = pull @ _t(sw.pull) - sw.after, pull @ _t(start) - seen
+        far, by_step = pull @ sw.pull.mT - sw.after, pull @ start.mT - seen
         if not lay.alike:
-            return inner + solved @ _t(sw.solved), outer + pull @ _t(sw.solved), far, by_rows + solved @ _t(start), by_step
+            return inner + solved @ sw.solved.mT, outer + pull @ sw.solved.mT, far, by_rows + solved @ start.mT, by_step
         return (
             inner.sum(axis=0, keepdims=True) + _outer(solved, sw.solved),
             outer.sum(axis=0, keepdims=True) + _outer(pull, sw.solved),
@@ -377,7 +377,7 @@ class Banded:
         chosen, on = self._chosen(part)
         early, late, b, u = self._located(times)
         lead = on * self._space.cross(self._layout.start[0] - times[early])
-        out[early] = lead @ (_t(self._blocks.rows[:1]) @ solved.solved[:1] + _t(self._blocks.step[:1]) @ solved.pull[:1])[0]
+        out[early] = lead @ (self._blocks.rows[:1].mT @ solved.solved[:1] + self._blocks.step[:1].mT @ solved.pull[:1])[0]
         out[late] = on * self._space.rows(u[late]) @ solved.end[-1]
         within = np.flatnonzero(~early & ~late)
         for i in np.array_split(within, max(1, len(within) * self._layout.k // 2**15)):
@@ -401,10 +401,10 @@ class Banded:
             at, kind = b[i], lay.which[b[i]]
             row, own, end = self._beside(chosen, on, at, u[i])
             past = row[:, None] @ sw.before[at]
-            own = own[:, None] + past @ _t(_each(bl.rows, at))
-            end = end[:, None] + past @ _t(_each(bl.step, at))
-            read = own @ _t(_each(bl.read, kind))
-            ahead = end - own @ _t(_each(bl.gain, kind)) - read @ sw.halfway[at] @ _t(bl.transition[kind])
+            own = own[:, None] + past @ _each(bl.rows, at).mT
+            end = end[:, None] + past @ _each(bl.step, at).mT
+            read = own @ _each(bl.read, kind).mT
+            ahead = end - own @ _each(bl.gain, kind).mT - read @ sw.halfway[at] @ bl.transition[kind].mT
             known = ((own @ _each(bl.precision, kind)) * own).sum(axis=(1, 2)) - ((read @ sw.halfway[at]) * read).sum(axis=(1, 2))
             known += ((ahead @ sw.after[at]) * ahead).sum(axis=(1, 2))
             out[i] += (((past - row[:, None] @ law) * row[:, None]).sum(axis=(1, 2))) - known
@@ -432,8 +432,8 @@ class Banded:
         tau, end = _each(lay.tau, b), _each(lay.end, b)
         row = on * self._space.rows(u)
         past = (row @ self._law)[:, None]
-        own = chosen.covariance(np.abs(u[:, None] - tau)) - (past @ _t(_each(bl.rows, b)))[:, 0]
-        later = on * self._space.cross(end - u) - (past @ _t(_each(bl.step, b)))[:, 0]
+        own = chosen.covariance(np.abs(u[:, None] - tau)) - (past @ _each(bl.rows, b).mT)[:, 0]
+        later = on * self._space.cross(end - u) - (past @ _each(bl.step, b).mT)[:, 0]
         return row, own, later
 
     def last_state(self) -> State:
@@ -484,7 +484,3 @@ def _added(array: Array, which: NDArray[np.intp], kinds: int) -> Array:
 def _outer(x: Array, y: Array) -> Array:
     """Sum over stretches and right-hand sides of x (b, i, r) times y (b, j, r): (1, i, j)."""
     return np.tensordot(x, y, axes=((0, 2), (0, 2)))[None]
-
-
-def _t(matrices: Array) -> Array:
-    return np.swapaxes(matrices, -1, -2)

@@ -281,18 +281,18 @@ class StateSpace:
         law = self.decaying
         rows, step, cross = self.rows(tau), self.steps(end), self.cross(end[:, None] - tau)
         onward = rows @ law  # (g, k, d)
-        inner = self.covariance(np.abs(tau[:, :, None] - tau[:, None, :])) - onward @ _t(rows) + noise * np.eye(tau.shape[1])
-        outer = _t(cross) - step @ _t(onward)  # (g, d, k)
-        new = law - step @ law @ _t(step)
+        inner = self.covariance(np.abs(tau[:, :, None] - tau[:, None, :])) - onward @ rows.mT + noise * np.eye(tau.shape[1])
+        outer = cross.mT - step @ onward.mT  # (g, d, k)
+        new = law - step @ law @ step.mT
         seen = observed.astype(float)
         missing = np.eye(tau.shape[1]) * (1 - seen)[:, None, :]
         factor = np.linalg.cholesky(inner * seen[:, :, None] * seen[:, None, :] + missing)
         root = np.linalg.inv(factor)
-        precision = _t(root) @ root - missing
-        read, gain = _t(rows) @ precision, outer @ precision
+        precision = root.mT @ root - missing
+        read, gain = rows.mT @ precision, outer @ precision
         return Block(
             transition=step - gain @ rows,
-            covariance=symmetric(new - gain @ _t(outer)),
+            covariance=symmetric(new - gain @ outer.mT),
             information=symmetric(read @ rows),
             read=read,
             gain=gain,
@@ -345,7 +345,7 @@ class StateSpace:
         if (back := gap <= 0).any():
             lasting = np.concatenate([np.full(term.size, not term.decays) for term in self.terms])
             steps[back] = np.where(np.outer(lasting, lasting), self._lasting_steps(gap[back]), 0.0)
-        return (steps @ m[..., None])[..., 0], symmetric(steps @ p @ _t(steps) + law - steps @ law @ _t(steps))
+        return (steps @ m[..., None])[..., 0], symmetric(steps @ p @ steps.mT + law - steps @ law @ steps.mT)
 
     def _lasting_steps(self, gap: Array) -> Array:
         """Transitions of what never decays, which run backwards too; the others stand still."""
@@ -361,7 +361,7 @@ def _passed(blocks: Block, which: NDArray[np.intp], y: Array, m: Array, p: Array
     information, onward = blocks.information[which], blocks.transition[which]
     kept = np.linalg.inv(np.eye(p.shape[-1]) + p @ information)
     after = kept @ (m + p @ (blocks.read[which] @ y))
-    return onward @ after + blocks.gain[which] @ y, symmetric(onward @ kept @ p @ _t(onward) + blocks.covariance[which])
+    return onward @ after + blocks.gain[which] @ y, symmetric(onward @ kept @ p @ onward.mT + blocks.covariance[which])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -418,11 +418,7 @@ def split(kernel: Kernel, origin: float) -> tuple[StateSpace, Columns]:
 
 def symmetric(matrices: Array) -> Array:
     """Their symmetric part: rounding takes the symmetry of covariances away bit by bit."""
-    return 0.5 * (matrices + _t(matrices))
-
-
-def _t(matrices: Array) -> Array:
-    return np.swapaxes(matrices, -1, -2)
+    return 0.5 * (matrices + matrices.mT)
 
 
 def _diagonal(blocks: list[Array]) -> Array:
