@@ -174,7 +174,7 @@ def _covering(rows: Outlook, order: Tensor) -> list[int]:
 
 def year_phase(day: Tensor) -> Tensor:
     """Where in the year a day lies, in radians: 0 at the beginning of 1970 and of every mean Gregorian year since."""
-    return 2 * torch.pi * (day.double() / YEAR).frac()
+    return 2 * torch.pi * (day.double() / YEAR % 1)
 
 
 def stratified(normal: Tensor) -> Tensor:

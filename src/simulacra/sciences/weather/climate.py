@@ -45,11 +45,14 @@ class Climate:
 
     def normal(self, series: Tensor, day: Tensor, column: int = 0) -> tuple[Tensor, Tensor]:
         """Centre and scale (n, k) of a column on days (n, k) at stations (n,)."""
-        row = self._row(series)
-        centre = (harmonics(day, CENTRE) * self.centre[row, column][:, None]).sum(dim=2)
-        floor = 0.05 * self.variance[row, column, :1]
-        variance = (harmonics(day, SCALE) * self.variance[row, column][:, None]).sum(dim=2)
-        return centre, torch.maximum(variance, floor).sqrt()
+        # Harmonics of every day in range, once, cost less than those of all entries: windows overlap.
+        first = int(day.min())
+        days = torch.arange(first, int(day.max()) + 1)
+        centre = self.centre[:, column] @ harmonics(days, CENTRE).T
+        variance = self.variance[:, column] @ harmonics(days, SCALE).T
+        scale = torch.maximum(variance, 0.05 * self.variance[:, column, :1]).sqrt()
+        at = self._row(series)[:, None], day - first
+        return centre[at], scale[at]
 
     def features(self, rows: Outlook, steps: int) -> Tensor:
         """What a network sees of the last `steps` days, (n, steps, width): for each column departure and whether it is known, or wetness
@@ -65,6 +68,13 @@ class Climate:
                 parts += [(value - centre) / scale, value.isfinite().float() - 1]
         parts = [part.nan_to_num() for part in parts]
         return torch.cat([torch.stack(parts, dim=2), harmonics(days, 2)[..., 1:]], dim=2)
+
+    def background(self, rows: Outlook) -> Tensor:
+        """Mean departure of what is forecast over the last month and the last year that are known, (n, 2); 0 where nothing is."""
+        centre, scale = self.normal(rows.series, rows.past_days()[:, -365:])
+        departure = (rows.past[:, -365:, 0] - centre) / scale
+        means = [departure[:, -span:].nanmean(dim=1).nan_to_num() for span in (30, 365)]
+        return torch.stack(means, dim=1)
 
     @property
     def width(self) -> int:

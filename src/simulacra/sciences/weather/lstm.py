@@ -42,8 +42,8 @@ class LSTMRecipe(WeatherRecipe):
     """The network, what it starts from and how it is trained."""
 
     network: Literal["quantile", "article"] = Field("quantile", description="Quantiles of the days ahead, or the article's 1-100-1.")
-    window: int = Field(10, ge=1, le=400, description="Days before the origin that the network sees.")
-    hidden: PositiveInt = Field(48, description="Hidden units of each LSTM.")
+    window: int = Field(5, ge=1, le=400, description="Days before the origin that the network sees.")
+    hidden: PositiveInt = Field(96, description="Hidden units of each LSTM.")
     ensemble: int = Field(6, ge=1, le=64, description="Networks whose quantiles are averaged.")
     start: Literal["regression", "persistence", "climatology"] = Field(
         "regression", description="Forecast whose error is learned: seasonal linear regression, today's departure, or the normal."
@@ -51,7 +51,7 @@ class LSTMRecipe(WeatherRecipe):
     lags: int = Field(5, ge=1, le=30, description="Days that the regression sees.")
     head: Literal["quantile", "gaussian"] = Field("quantile", description="Free quantiles, or a normal law with its own spread each day.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Share of hidden numbers that are silenced in training.")
-    jitter: float = Field(0.1, ge=0, le=1, description="Noise added to departures in training, in their standard deviations.")
+    jitter: float = Field(0.05, ge=0, le=1, description="Noise added to departures in training, in their standard deviations.")
     lr: float = Field(3e-3, gt=0, le=0.1, description="Adam's learning rate; falls to 0 on a half cosine (article: stays).")
     weight_decay: float = Field(1e-4, ge=0, le=1, description="Pull of the weights towards 0, of AdamW.")
 
@@ -65,7 +65,7 @@ class QuantileLSTM:
         self.memory = memory  # (H,): correlation of departures over each lead; sets the spread to start from
         outputs = recipe.horizon * (1 + (len(LEVELS) - 1 if recipe.head == "quantile" else 1))
         self.networks = nn.ModuleList(
-            LastStateThenDense(climate.width, 4, recipe.hidden, outputs, recipe.dropout) for _ in range(recipe.ensemble)
+            LastStateThenDense(climate.width, 6, recipe.hidden, outputs, recipe.dropout) for _ in range(recipe.ensemble)
         )
         self.descent = Descent(
             self.networks, lr=recipe.lr, weight_decay=recipe.weight_decay, clip=float(recipe.ensemble), warmup=50, horizon=recipe.steps
@@ -82,36 +82,37 @@ class QuantileLSTM:
         return {"pinball": loss.detach(), "gradient": norm}
 
     def _loss(self, batch: Outlook) -> Tensor:
-        x, target = self.climate.features(batch, self._steps), self._departures(batch)
+        x, background = self._seen(batch)
+        target = self._departures(batch)
         seen = target.isfinite()
         jittered = x.clone()
         jittered[..., 0] += self.recipe.jitter * torch.randn(x.shape[:2]).to(x)
-        quantiles = self._each(jittered, self._start(x))  # (networks, n, H, levels)
+        quantiles = self._each(jittered, background, self._start(x, background))  # (networks, n, H, levels)
         error = target.nan_to_num()[..., None] - quantiles
         levels = error.new_tensor(LEVELS)
         pinball = torch.maximum(levels * error, (levels - 1) * error).mean(dim=-1)
         return (pinball * seen).sum() / (len(self.networks) * seen.sum().clamp(min=1))
 
-    @property
-    def _steps(self) -> int:
-        return max(self.recipe.window, self.recipe.lags)
+    def _seen(self, rows: Outlook) -> tuple[Tensor, Tensor]:
+        """Features of the last days (n, steps, width), and of the last month and year (n, 2)."""
+        return self.climate.features(rows, max(self.recipe.window, self.recipe.lags)), self.climate.background(rows)
 
     def _departures(self, rows: Outlook) -> Tensor:
         """What came, standardised, (n, H)."""
         centre, scale = self.climate.normal(rows.series, rows.target_days())
         return (rows.future[:, 0] - centre) / scale
 
-    def _start(self, x: Tensor) -> Tensor:
+    def _start(self, x: Tensor, background: Tensor) -> Tensor:
         """Standardised forecast (n, H) that the networks correct."""
         if self.recipe.start == "climatology":
             return x.new_zeros(len(x), self.recipe.horizon)
         if self.recipe.start == "persistence":
             return x[:, -1, :1].expand(-1, self.recipe.horizon)
-        return _regressors(x, self.recipe.lags) @ self.slope
+        return _regressors(x, background, self.recipe.lags) @ self.slope
 
-    def _each(self, x: Tensor, start: Tensor) -> Tensor:
+    def _each(self, x: Tensor, background: Tensor, start: Tensor) -> Tensor:
         """Quantiles (networks, n, H, levels) of standardised departures."""
-        seen, season = x[:, -self.recipe.window :], x[:, -1, -4:]
+        seen, season = x[:, -self.recipe.window :], torch.cat([x[:, -1, -4:], background], dim=1)
         spread = (1 - self.memory**2).clamp(min=0.05).sqrt()
         return torch.stack([_quantiles(net(seen, season), start, spread, self.recipe.head) for net in self.networks])
 
@@ -119,8 +120,8 @@ class QuantileLSTM:
     def quantiles(self, rows: Outlook) -> Tensor:
         """The ensemble's quantiles at LEVELS of standardised departures, (n, H, levels): means over the networks."""
         self.networks.eval()
-        x = self.climate.features(rows, self._steps)
-        return self._each(x, self._start(x)).mean(dim=0)
+        x, background = self._seen(rows)
+        return self._each(x, background, self._start(x, background)).mean(dim=0)
 
     def draw(self, like: Outlook, noise: Noise) -> Outlook:
         """Members of each forecast: paths that rank evenly in the law of each day."""
@@ -154,10 +155,10 @@ class QuantileLSTM:
         return {k: v for k, v in self.state_dict().items() if not k.startswith("optimiser.")}
 
 
-def _regressors(x: Tensor, lags: int) -> Tensor:
-    """What the regression sees, (n, features): a constant, and the last `lags` days of everything but the season, each alone and times
-    every harmonic of the year."""
-    past, season = x[:, -lags:, :-4].flatten(1), x[:, -1, -4:]
+def _regressors(x: Tensor, background: Tensor, lags: int) -> Tensor:
+    """What the regression sees, (n, features): a constant, the last `lags` days of everything but the season, and the background, each
+    alone and times every harmonic of the year."""
+    past, season = torch.cat([x[:, -lags:, :-4].flatten(1), background], dim=1), x[:, -1, -4:]
     waves = torch.cat([torch.ones_like(season[:, :1]), season], dim=1)
     return torch.cat([waves, (past[:, :, None] * waves[:, None, :]).flatten(1)], dim=1)
 
@@ -212,7 +213,7 @@ def _regression(recipe: LSTMRecipe, climate: Climate, training: Outlook) -> tupl
     for start in range(0, len(training), 4096):
         rows = training[start : start + 4096]
         x = climate.features(rows, recipe.lags)
-        design, today = _regressors(x, recipe.lags).double(), x[:, -1, :1].double()
+        design, today = _regressors(x, climate.background(rows), recipe.lags).double(), x[:, -1, :1].double()
         centre, scale = climate.normal(rows.series, rows.target_days())
         target = ((rows.future[:, 0] - centre) / scale).nan_to_num().double()
         products = design.T @ design + (0 if products is None else products)

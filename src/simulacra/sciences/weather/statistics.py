@@ -22,7 +22,7 @@ def judge(nature: Outlook, drawn: Outlook, *, seed: int, training: Outlook | Non
     known, remarks = _rivals(training, nature)
     against = AGAINST if AGAINST in known else next(iter(known))
     evidence = backtest.judge(nature, drawn, rivals=known, against=against, unit=UNIT, seed=seed, leads=LEADS, remarks=remarks)
-    if len(nature.day.unique()) < backtest.FEW:
+    if len(set(nature.day.tolist())) < backtest.FEW:
         return evidence
     leads = [lead for lead in LEADS if lead <= nature.horizon]
     return evidence.with_more(checks=skill(nature, drawn, known, leads, seed))
