@@ -175,9 +175,10 @@ def _on_corrections(totals: Table, increments: Array) -> list[str]:
         return []
     worst = int(np.argmin(increments[series, at]))
     size, when = increments[series[worst], at[worst]], windows.date_of(int(totals.days[at[worst]]))
+    days = f"{len(series)} day{'s' * (len(series) > 1)}"
     return [
-        f"Running totals fall on {len(series)} days in {len(set(series.tolist()))} of {len(totals.names)} series (corrections), by most "
-        f"in {totals.names[series[worst]]} on {when} ({size:,.0f} cases)."
+        f"Running totals fall on {days} in {len(set(series.tolist()))} of {len(totals.names)} series (corrections), by most in "
+        f"{totals.names[series[worst]]} on {when} ({size:,.0f} cases)."
     ]
 
 

@@ -38,7 +38,7 @@ class EpidemicRecipe(Recipe):
     series_column: str = Field("", description="Column that names the series (state) of a row; empty: one series.")
     cumulative: bool | None = Field(None, description="Whether counts are running totals; unset: refused where they look so.")
     states: tuple[str, ...] = Field((), description="States to train on and to forecast, by name; empty: all in the table.")
-    regions: int = Field(9, ge=1, le=100, description="Simulated regions, where no data are given.")
+    regions: int = Field(6, ge=1, le=100, description="Simulated regions, where no data are given.")
     days: int = Field(700, ge=200, le=5000, description="Days that each simulated epidemic is followed.")
     first: str = Field("2020-05-01", description="Earliest origin, a date; forecasts are made from every week (or sampled day) after it.")
     train_until: str = Field("2020-12-31", description="Date by which the futures end from which parameters are learned.")
@@ -364,7 +364,7 @@ def picture(rows: Outlook) -> np.ndarray[Any, Any]:
 
 
 quick = EpidemicRecipe(
-    train_until="2021-05-31", tune_until="2021-07-31", last="2022-01-29", steps=3, batch=32, draws=400, evaluations=60, window=24,
+    train_until="2021-05-31", tune_until="2021-07-31", last="2022-01-29", steps=3, batch=32, draws=400, evaluations=60, window=20, thin=3,
     threads=1,
 )  # fmt: skip
 laptop = EpidemicRecipe(steps=4, batch=32, draws=6000, threads=1)

@@ -29,8 +29,9 @@ def fans(nature: Outlook, drawn: Outlook) -> Figure:
     from matplotlib.figure import Figure as Canvas
 
     record = as_series(nature)
-    canvas = Canvas(figsize=(8.5, 2.1 * len(record)), layout="constrained")
-    for axes, (code, (days, values)) in zip(canvas.subplots(len(record), 1, squeeze=False)[:, 0], record.items(), strict=True):
+    canvas = Canvas(figsize=(8.5, 2.1 * len(record)))
+    panels = canvas.subplots(len(record), 1, squeeze=False, gridspec_kw={"hspace": 0.6, "left": 0.1, "right": 0.86, "top": 0.95, "bottom": 0.06})[:, 0]
+    for axes, (code, (days, values)) in zip(panels, record.items(), strict=True):
         mine = drawn[drawn.series == code]
         shown = days >= int(mine.day.min()) - 84
         axes.plot(days[shown].astype("datetime64[D]"), np.maximum(values[shown, 0], 1), color=INK, lw=1, marker=".", ms=3, label="reported")
@@ -74,8 +75,8 @@ def posteriors(record: Mapping[int, tuple[NDArray[np.int64], Array]]) -> list[Fi
         wrong = article.errors(cases, setting)
         caption = (
             f"Printed error {setting.printed:,.1f} cases a day; true error {wrong.everywhere:,.1f} over all days and {wrong.after:,.1f} "
-            f"after the last sample, where carrying the last seven-day mean on errs by {wrong.carried:,.1f}. The noise variance of 0.005 is in "
-            f"units of (1 / {setting.scale:g} cases)^2 and the same in every state."
+            f"after the last sample, where carrying the last seven-day mean on errs by {wrong.carried:,.1f}. The noise variance of 0.005 "
+            f"is in units of (1 / {setting.scale:g} cases)^2 and the same in every state."
         )
         figures.append(Figure(f"The articles' process: {setting.state}", caption, image))
     return figures
@@ -83,5 +84,5 @@ def posteriors(record: Mapping[int, tuple[NDArray[np.int64], Array]]) -> list[Fi
 
 def _png(canvas: Any) -> bytes:
     file = io.BytesIO()
-    canvas.savefig(file, format="png", dpi=120, metadata={"Software": None})
+    canvas.savefig(file, format="png", dpi=110, metadata={"Software": None})
     return file.getvalue()

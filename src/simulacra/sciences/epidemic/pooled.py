@@ -38,7 +38,7 @@ Scale = Literal["log1p", "identity"]
 LEVEL = 100.0  # prior variance of a window's level, in units of y^2: wider than any two states differ
 KERNEL: Kernel = Matern(0.5, variance=0.5, lengthscale=30.0) + ExponentiatedQuadratic(variance=0.3, lengthscale=5.0)  # weeks
 RECENT = 3  # weeks up to the origin that may be anomalies
-GRID = 200  # points at which the law of a week is tabulated, to be inverted
+GRID = 140  # points at which the law of a week is tabulated, to be inverted
 NAMES = (
     "walk variance", "walk lengthscale", "wave variance", "wave lengthscale", "white", "overdispersion", "freedom", "anomaly probability",
     "anomaly variance",

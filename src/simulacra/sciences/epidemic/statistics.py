@@ -6,7 +6,9 @@ doi:10.1371/journal.pcbi.1011393). Both are given, relative to the baseline that
 
 The baseline is `hub_baseline`, after the hub's own description (metadata of COVIDhub-baseline in reichlab/covid19-forecast-hub) and
 code (reichlab/simplets, reichlab/covidModels; used in Cramer et al. 2022, doi:10.1073/pnas.2113561119). The description centres its
-law by the mean, the code by the median; for a symmetric law they agree, and the median is done here.
+law by the mean, the code by the median; for a symmetric law they agree, and the median is done here. Its intervals remember every change
+since the beginning, so after a high wave they are wide, and on the logarithmic scale little is needed to score below it. So `log_walk`
+stands beside it: the same rule for log(1 + cases), with the changes of the last half year.
 
 Phases are ours, and simple: cases of the two weeks after the origin against those of the two weeks up to it, growth above 5/4, decline
 below 4/5. They are known only afterwards, and whoever sorts forecasts by what came favours those that happened to lean that way (Lerch
@@ -17,7 +19,7 @@ et al. 2017, doi:10.1214/16-STS588); so a phase is also taken from what was know
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -35,7 +37,8 @@ from simulacra.study import Refused
 
 Array = NDArray[np.float64]
 
-BASELINE = "hub baseline"
+BASELINE, WALK = "hub baseline", "log walk"
+MEMORY = 26  # weeks whose changes the log walk repeats
 SAMPLES = 1999  # of the baseline's law; the hub draws 100,000
 BLOCK = 91  # days of a block in the bootstrap: errors of one wave belong together
 RESAMPLES = 1000
@@ -55,25 +58,45 @@ def hub_baseline(rows: Outlook, levels: Array = LEVELS) -> Tensor:
 
     The last observed count stays. Its week-to-week changes so far, and their negatives, are what may happen again: the law of the
     change over h weeks is that of the sum of h draws from them, moved so that its median is 0; counts below 0 become 0. For one week
-    these are the empirical quantiles; for more they are sampled, with random numbers that belong to the row.
+    these are the empirical quantiles; for more the draws are SAMPLES evenly spread ones in an order that is shuffled anew each week.
     """
-    found = np.empty((len(rows), len(levels), rows.horizon), np.float32)
-    for row, (series, day, past) in enumerate(zip(rows.series.tolist(), rows.day.tolist(), rows.past[:, :, 0].numpy(), strict=True)):
-        observed = past[np.isfinite(past)].astype(np.float64)
-        if not len(observed):
-            raise Refused(f"{name_of(series)}: no week is known at the origin, so not even the baseline can say anything")
-        found[row] = _walked(observed, rows.horizon, levels, np.random.default_rng([series, abs(day), 0xBA5E]))
-    return torch.from_numpy(found)
+    walks = [_changes(row, past) for row, past in _observed(rows)]
+    return _walked(np.array([last for last, _ in walks]), np.stack([steps for _, steps in walks]), rows.horizon, levels, lambda x: x)
 
 
-def _walked(observed: Array, horizon: int, levels: Array, rng: np.random.Generator) -> Array:
+def log_walk(rows: Outlook, levels: Array = LEVELS) -> Tensor:
+    """The same rule for log(1 + cases), with the changes of the last MEMORY periods only: quantiles (n, len(levels), H) of cases."""
+    walks = [_changes(row, np.log1p(np.maximum(past[-MEMORY - 1 :], 0))) for row, past in _observed(rows)]
+    return _walked(np.array([last for last, _ in walks]), np.stack([steps for _, steps in walks]), rows.horizon, levels, np.expm1)
+
+
+def _observed(rows: Outlook) -> Iterator[tuple[int, Array]]:
+    """Number of the series and its observed past, of each row."""
+    for series, past in zip(rows.series.tolist(), rows.past[:, :, 0].double().numpy(), strict=True):
+        yield series, past[np.isfinite(past)]
+
+
+def _changes(series: int, observed: Array) -> tuple[float, Array]:
+    """The last value and SAMPLES evenly spread quantiles of the changes and their negatives."""
+    if not len(observed):
+        raise Refused(f"{name_of(series)}: no period is known at the origin, so not even the baseline can say anything")
     changes = np.diff(observed) if len(observed) > 1 else np.zeros(1)
-    steps = np.quantile(np.concatenate([changes, -changes]), np.linspace(0, 1, SAMPLES))
-    total, found = np.zeros(SAMPLES), np.empty((len(levels), horizon))
+    both = np.sort(np.concatenate([changes, -changes]))
+    return float(observed[-1]), np.interp(np.linspace(0, 1, SAMPLES), np.linspace(0, 1, len(both)), both)
+
+
+def _walked(last: Array, steps: Array, horizon: int, levels: Array, back: Callable[[Array], Array]) -> Tensor:
+    """Quantiles (n, len(levels), H) of last values (n,) after sums of steps (n, SAMPLES)."""
+    found = np.empty((len(last), len(levels), horizon), np.float32)
+    at = levels * (SAMPLES - 1)
+    low, share = np.floor(at).astype(int), at % 1
+    rng, total = np.random.default_rng(0xBA5E), np.zeros_like(steps)
     for week in range(horizon):
-        total = total + (steps if week == 0 else rng.permutation(steps))
-        found[:, week] = np.quantile(np.maximum(observed[-1] + total - np.median(total), 0), levels)
-    return found
+        total = total + (steps if week == 0 else steps[:, rng.permutation(SAMPLES)])
+        ordered = np.sort(total, axis=1)
+        ordered = np.maximum(back(last[:, None] + ordered - ordered[:, [SAMPLES // 2]]), 0)
+        found[:, :, week] = ordered[:, low] * (1 - share) + ordered[:, np.minimum(low + 1, SAMPLES - 1)] * share
+    return torch.from_numpy(found)
 
 
 # --- scores of every forecast ---
@@ -87,8 +110,10 @@ class Scores:
     day: NDArray[np.int64]  # (n,) origins
     natural: Array  # (n, H) weighted interval score in cases
     natural_baseline: Array
+    natural_walk: Array
     logarithmic: Array  # (n, H) the same of log(1 + cases)
     logarithmic_baseline: Array
+    logarithmic_walk: Array
     held: Array  # (n, H, 3) whether the central intervals at CENTRAL hold what came
     held_baseline: Array
     phase: NDArray[np.int64]  # (n,) place in PHASES, by the weeks after the origin; -1: unknown
@@ -99,12 +124,11 @@ class Scores:
         """Scores of forecasts `drawn` of the origins in `nature`, row for row, beside the hub's baseline for the same rows."""
         truth = nature.future[:, 0].double().numpy()
         ours = quantiles_of(drawn.future.permute(0, 2, 1).numpy(), HUB_LEVELS)
-        theirs = hub_baseline(nature, HUB_LEVELS).permute(0, 2, 1).double().numpy()
-        logs = [np.log1p(np.maximum(v, 0)) for v in (truth, ours, theirs)]
+        theirs, walk = (law(nature, HUB_LEVELS).permute(0, 2, 1).double().numpy() for law in (hub_baseline, log_walk))
+        natural = [weighted_interval_score(truth, v) for v in (ours, theirs, walk)]
+        logarithmic = [weighted_interval_score(_log(truth), _log(v)) for v in (ours, theirs, walk)]
         return cls(
-            nature.series.numpy(), nature.day.numpy(),
-            weighted_interval_score(truth, ours), weighted_interval_score(truth, theirs),
-            weighted_interval_score(logs[0], logs[1]), weighted_interval_score(logs[0], logs[2]),
+            nature.series.numpy(), nature.day.numpy(), natural[0], natural[1], natural[2], logarithmic[0], logarithmic[1], logarithmic[2],
             _held(truth, ours), _held(truth, theirs), phase_that_came(nature), phase_that_was_known(nature),
         )  # fmt: skip
 
@@ -117,6 +141,10 @@ class Scores:
     def of_scale(self, scale: str) -> tuple[Array, Array]:
         """Our scores and the baseline's, on the scale "natural" or "log"."""
         return (self.natural, self.natural_baseline) if scale == "natural" else (self.logarithmic, self.logarithmic_baseline)
+
+    def of_walk(self, scale: str) -> Array:
+        """Scores of the log walk."""
+        return self.natural_walk if scale == "natural" else self.logarithmic_walk
 
     def relative(self, scale: str, seed: int, weeks: slice = slice(None)) -> tuple[float, float, float, float]:
         """Mean score over the baseline's, the standard error of that ratio, and the ends of its 95 % interval."""
@@ -185,7 +213,7 @@ def judge(nature: Outlook, drawn: Outlook, *, seed: int, training: Outlook | Non
     known = [scores.natural[:, week] for week in range(nature.horizon)]
     weeks = [week for week, values in enumerate(known) if np.isfinite(values).any()]
     baseline = hub_baseline(nature)
-    others: dict[str, Forecaster] = {BASELINE: lambda rows: baseline}
+    others: dict[str, Forecaster] = {BASELINE: lambda rows: baseline, WALK: log_walk}
     if training is not None and len(training):
         others["persistence"] = persistence(training)
     weekly = int(nature.every[0]) == 7
@@ -294,11 +322,12 @@ def checks(scores: Scores, groups: Mapping[str, NDArray[np.bool_]], seed: int, w
         for scale in ("natural", "log"):
             ratio, error, low, high = chosen.relative(scale, seed, weeks)
             ours, theirs = (float(np.nanmean(v[:, weeks])) for v in chosen.of_scale(scale))
+            walk = float(np.nanmean(chosen.of_walk(scale)[:, weeks]))
             few = len(np.unique(chosen.day)) < FEW_DAYS
             said = ", too few days to say" if few else ", no difference shown" if low <= 1 <= high else ""
             target = f"below 1 with its interval [{low:.2f}, {high:.2f}]{said}"
             found.append(Check(f"relative WIS, {scale} scale, {name}", ratio, error, target, high < 1 and not few,
-                               {"WIS": ours, f"WIS of the {BASELINE}": theirs}))  # fmt: skip
+                               {"WIS": ours, f"WIS of the {BASELINE}": theirs, f"WIS of the {WALK}": walk}))  # fmt: skip
         found += [_covered(chosen, name, level, seed, weeks) for level in (0, 2)]
     return found
 
