@@ -19,7 +19,7 @@ et al. 2017, doi:10.1214/16-STS588); so a phase is also taken from what was know
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -60,20 +60,24 @@ def hub_baseline(rows: Outlook, levels: Array = LEVELS) -> Tensor:
     change over h weeks is that of the sum of h draws from them, moved so that its median is 0; counts below 0 become 0. For one week
     these are the empirical quantiles; for more the draws are SAMPLES evenly spread ones in an order that is shuffled anew each week.
     """
-    walks = [_changes(row, past) for row, past in _observed(rows)]
-    return _walked(np.array([last for last, _ in walks]), np.stack([steps for _, steps in walks]), rows.horizon, levels, lambda x: x)
+    return _of_walks(rows, levels, lambda past: past, lambda law: law)
 
 
 def log_walk(rows: Outlook, levels: Array = LEVELS) -> Tensor:
     """The same rule for log(1 + cases), with the changes of the last MEMORY periods only: quantiles (n, len(levels), H) of cases."""
-    walks = [_changes(row, np.log1p(np.maximum(past[-MEMORY - 1 :], 0))) for row, past in _observed(rows)]
-    return _walked(np.array([last for last, _ in walks]), np.stack([steps for _, steps in walks]), rows.horizon, levels, np.expm1)
+    return _of_walks(rows, levels, lambda past: np.log1p(np.maximum(past[-MEMORY - 1 :], 0)), np.expm1)
 
 
-def _observed(rows: Outlook) -> Iterator[tuple[int, Array]]:
-    """Number of the series and its observed past, of each row."""
-    for series, past in zip(rows.series.tolist(), rows.past[:, :, 0].double().numpy(), strict=True):
-        yield series, past[np.isfinite(past)]
+def _of_walks(rows: Outlook, levels: Array, scaled: Callable[[Array], Array], back: Callable[[Array], Array]) -> Tensor:
+    """Quantiles of walks on another scale; blocks of rows keep the memory small."""
+    parts = []
+    for block in rows.past[:, :, 0].double().split(512):  # type: ignore[no-untyped-call]
+        pasts = block.numpy()
+        start = sum(len(part) for part in parts)
+        names = rows.series[start : start + len(pasts)].tolist()
+        walks = [_changes(series, scaled(past[np.isfinite(past)])) for series, past in zip(names, pasts, strict=True)]
+        parts.append(_walked(np.array([last for last, _ in walks]), np.stack([steps for _, steps in walks]), rows.horizon, levels, back))
+    return torch.cat(parts)
 
 
 def _changes(series: int, observed: Array) -> tuple[float, Array]:
@@ -138,17 +142,15 @@ class Scores:
     def __len__(self) -> int:
         return len(self.day)
 
-    def of_scale(self, scale: str) -> tuple[Array, Array]:
-        """Our scores and the baseline's, on the scale "natural" or "log"."""
-        return (self.natural, self.natural_baseline) if scale == "natural" else (self.logarithmic, self.logarithmic_baseline)
+    def of_scale(self, scale: str, rival: str = BASELINE) -> tuple[Array, Array]:
+        """Our scores and a rival's (BASELINE or WALK), on the scale "natural" or "log"."""
+        if scale == "natural":
+            return self.natural, self.natural_baseline if rival == BASELINE else self.natural_walk
+        return self.logarithmic, self.logarithmic_baseline if rival == BASELINE else self.logarithmic_walk
 
-    def of_walk(self, scale: str) -> Array:
-        """Scores of the log walk."""
-        return self.natural_walk if scale == "natural" else self.logarithmic_walk
-
-    def relative(self, scale: str, seed: int, weeks: slice = slice(None)) -> tuple[float, float, float, float]:
-        """Mean score over the baseline's, the standard error of that ratio, and the ends of its 95 % interval."""
-        ours, theirs = (v[:, weeks] for v in self.of_scale(scale))
+    def relative(self, scale: str, seed: int, weeks: slice = slice(None), rival: str = BASELINE) -> tuple[float, float, float, float]:
+        """Mean score over a rival's, the standard error of that ratio, and the ends of its 95 % interval."""
+        ours, theirs = (v[:, weeks] for v in self.of_scale(scale, rival))
         both = np.stack([_mean(ours), _mean(theirs)], axis=1)
         return _ratio(float(np.nanmean(ours)), float(np.nanmean(theirs)), _resampled(self, both, seed))
 
@@ -249,18 +251,21 @@ def _both(nature: Outlook, drawn: Outlook) -> tuple[Outlook, Outlook, list[str]]
 
 def _said(scores: Scores, seed: int) -> list[str]:
     """The relative scores in words, with where the forecasts lose."""
+    few = len(np.unique(scores.day)) < FEW_DAYS
     lines = []
-    for scale in ("natural", "log"):
-        ratio, _, low, high = scores.relative(scale, seed)
-        few = len(np.unique(scores.day)) < FEW_DAYS
-        verdict = "no difference shown" if low <= 1 <= high or few else ("lower" if ratio < 1 else "higher") + f" than the {BASELINE}'s"
-        lines.append(f"Weighted interval score relative to the {BASELINE}, {scale} scale: {ratio:.2f} [{low:.2f}, {high:.2f}], {verdict}.")
-    parts = {
-        f"in {phase} ({scale} scale)": scores[scores.phase == place].relative(scale, seed)[0]
-        for scale in ("natural", "log") for place, phase in enumerate(PHASES) if np.isfinite(scores[scores.phase == place].natural).any()
-    }  # fmt: skip
-    worse = [f"{name}: {ratio:.2f}" for name, ratio in parts.items() if ratio >= 1]
-    lines.append(f"Phases in which the {BASELINE} scores as well or better: {', '.join(worse) or 'none'} (phases as they turned out).")
+    for rival in (BASELINE, WALK):
+        for scale in ("natural", "log"):
+            ratio, _, low, high = scores.relative(scale, seed, rival=rival)
+            verdict = "no difference shown" if low <= 1 <= high or few else ("lower" if ratio < 1 else "higher") + f" than the {rival}'s"
+            lines.append(f"Weighted interval score relative to the {rival}, {scale} scale: {ratio:.2f} [{low:.2f}, {high:.2f}], {verdict}.")
+    for rival in (BASELINE, WALK):
+        worse = []
+        for place, phase in enumerate(PHASES):
+            chosen = scores[scores.phase == place]
+            for scale in ("natural", "log") if np.isfinite(chosen.natural).any() else ():
+                ratio = chosen.relative(scale, seed, rival=rival)[0]
+                worse += [f"in {phase}, {scale} scale ({ratio:.2f})"] if ratio >= 1 else []
+        lines.append(f"Where the {rival} scores as low or lower, phases as they turned out: {'; '.join(worse) or 'nowhere'}.")
     return lines
 
 
@@ -322,7 +327,7 @@ def checks(scores: Scores, groups: Mapping[str, NDArray[np.bool_]], seed: int, w
         for scale in ("natural", "log"):
             ratio, error, low, high = chosen.relative(scale, seed, weeks)
             ours, theirs = (float(np.nanmean(v[:, weeks])) for v in chosen.of_scale(scale))
-            walk = float(np.nanmean(chosen.of_walk(scale)[:, weeks]))
+            walk = float(np.nanmean(chosen.of_scale(scale, WALK)[1][:, weeks]))
             few = len(np.unique(chosen.day)) < FEW_DAYS
             said = ", too few days to say" if few else ", no difference shown" if low <= 1 <= high else ""
             target = f"below 1 with its interval [{low:.2f}, {high:.2f}]{said}"
