@@ -300,3 +300,14 @@ def test_an_unknown_term_is_refused_by_name():
 def test_times_without_any_observation_have_no_state():
     with pytest.raises(Refused, match="at least one observation"):
         StateSpace.of(KERNELS["matern 3/2"]).filtered(np.arange(4.0), np.full(4, np.nan))
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value):RuntimeWarning")
+def test_what_overflows_is_refused():
+    with pytest.raises(Refused, match="units in which they are of order 1"):
+        Banded(Periodic(1e200, 1.0, 9.0) + White(1e-200), np.arange(60.0), np.ones(60))
+
+
+def test_a_cycle_without_noise_is_refused():
+    with pytest.raises(Refused, match="add White noise"):
+        Banded(CYCLE, np.arange(60.0), np.ones(60))

@@ -227,6 +227,8 @@ class Banded:
         self._sweep = self._solve(sides)
         self._solved = self._layout.gathered(self._sweep.solved)
         gram = sides.T @ self._solved
+        if not np.isfinite(gram).all():
+            raise Refused("the likelihood is not finite; give observations and parameters in units in which they are of order 1")
         p = self._phi.shape[1]
         self._inner = cho_factor(np.eye(p) + symmetric(gram[1:, 1:])) if p else None
         self._constants = self._inner_solve(gram[1:, 0])  # posterior mean of the p standard normal numbers

@@ -136,7 +136,7 @@ class Term:
                 yield self.prefix + name, np.ones(len(self.weights))
             elif (name == "lengthscale" and self.frequency) or name == "periodic.lengthscale":
                 cycle = _factor(self.kernel, Periodic)
-                z, j = 1 / cycle.lengthscale**2, np.arange(len(self.weights))
+                z, j = cycle.lengthscale**-2.0, np.arange(len(self.weights))
                 slope = 0.5 * (ive(np.abs(j - 1), z) + ive(j + 1, z)) / ive(j, z) - 1  # I_j' = (I_j-1 + I_j+1) / 2
                 yield self.prefix + name, -2 * z * slope
 
@@ -459,7 +459,7 @@ def _term(label: str, prefix: str, kernel: Kernel, noise: float) -> Term:
 
 def _harmonics(cycle: Periodic, most: int, noise: float) -> Array:
     """Variances (1 + J,) of the harmonics of a cycle of variance 1 beside observations with noise of variance `noise`."""
-    z = 1 / cycle.lengthscale**2
+    z = cycle.lengthscale**-2.0
     weights = 2 * ive(np.arange(2 * most), z)
     weights[0] /= 2
     if 1 - weights[: most + 1].sum() > TAIL:
