@@ -291,7 +291,10 @@ def forecast(
 
     Try: [bold]simulacra forecast my.csv --column tmax --horizon 14 -o forecast.csv --report out.html[/]
     """
+    import os
     import time
+
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy comes in: matrices are small, and threads would wait for each other
 
     from simulacra import forecasting
     from simulacra.forecasting import outcome as told

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from simulacra.evidence import Evidence, Finding
+from simulacra.evidence import Check, Evidence, Finding
 from simulacra.forecasting.process import FEWEST, Model, compose
 from simulacra.runs import Run
 from simulacra.series import backtest, windows
@@ -105,7 +105,8 @@ class Outcome:
     @property
     def verdict(self) -> str:
         """Whether the forecast is worth more than what anybody can say, and what to use."""
-        return verdict(self.evidence, len(np.unique(self.nature.day.numpy())), self.leads)
+        said = verdict(self.evidence, len(np.unique(self.nature.day.numpy())))
+        return f"{said} {_by_lead(self.evidence)}".strip()
 
 
 def forecast(
@@ -278,15 +279,16 @@ def _each(
             found[table.names[number]] = "Tried on one day only: nothing can be said."
             continue
         evidence = backtest.judge(nature[mine], drawn[mine], rivals=known, against="persistence", unit=unit, seed=seed, leads=leads)
-        found[table.names[number]] = verdict(evidence, days, leads)
+        found[table.names[number]] = verdict(evidence, days)
     return found
 
 
-def verdict(evidence: Evidence, days: int, leads: Sequence[int]) -> str:
+def verdict(evidence: Evidence, days: int) -> str:
     """One or two plain sentences on the CRPS, averaged over leads, beside persistence and beside the best rival, and what to use."""
     scores = {f.rival_name: f for f in evidence.findings if f.name.startswith("CRPS against")}
     best = min(scores.values(), key=lambda f: f.ceiling)
-    reach = f"leads {', '.join(map(str, leads))}" if len(leads) > 1 else f"lead {leads[0]}"
+    leads = ", ".join(f"{lead:g}" for lead in best.grid)
+    reach = f"mean of leads {leads}" if len(best.grid) > 1 else f"lead {leads}"
     if days < backtest.FEW:
         return (
             f"{days} origins are too few to say whether this forecast is worth more than {best.rival_name} "
@@ -304,6 +306,26 @@ def verdict(evidence: Evidence, days: int, leads: Sequence[int]) -> str:
     if best.gap < 1:
         return f"Better than {against} ({numbers}): use this forecast.{today}"
     return f"Worse than {against} ({numbers}): use {best.rival_name}.{today}"
+
+
+def _by_lead(evidence: Evidence) -> str:
+    """At which leads the CRPS lies below, above or not shown apart from that of the rival that is best there; empty where all agree."""
+    found: dict[str, list[str]] = {}
+    for check in evidence.checks:
+        if check.name.startswith("CRPS"):
+            found.setdefault(standing(check), []).append(check.name.split(", ")[1].split()[0])
+    if len(found) < 2:
+        return ""
+    words = {"lower": "lower at", "higher": "higher at", "no": "no difference shown at"}
+    parts = [f"{words[name]} {', '.join(leads)}" for name, leads in found.items()]
+    return f"CRPS beside the best rival of each lead: {'; '.join(parts)}."
+
+
+def standing(check: Check) -> str:
+    """What a check of skill shows of the difference to the best rival: "lower", "higher", or "no" difference."""
+    if check.met:
+        return "lower"
+    return "no" if "no difference" in check.target or "too few" in check.target else "higher"
 
 
 def _open(finding: Finding) -> bool:

@@ -17,7 +17,7 @@ from rich.table import Table as RichTable
 from simulacra import report
 from simulacra.evidence import Check, Figure
 from simulacra.families.gp import GaussianProcess
-from simulacra.forecasting import Outcome
+from simulacra.forecasting import Outcome, standing
 from simulacra.forecasting.process import Model
 from simulacra.measures.calibration import pit
 from simulacra.measures.scores import quantiles_of
@@ -40,11 +40,12 @@ def backtest_table(outcome: Outcome) -> RichTable:
     shown = RichTable(box=None, header_style="bold", pad_edge=False, title=f"Backtest ({unit})", title_justify="left")
     for name in ("lead", "score", "forecast", *others, "to the best of them [95 %]", "shown"):
         text = name in ("score", "to the best of them [95 %]", "shown")
-        shown.add_column(name, justify="left" if text else "right", no_wrap=text)
+        word = max(map(len, name.split()))
+        shown.add_column(name, justify="left" if text else "right", no_wrap=text, min_width=None if text else word)
     for lead, kind, check in _by_lead(outcome):
-        numbers, standing = _difference(check)
+        numbers, shows = _difference(check)
         beside = (number(check.beside[name]) for name in others)
-        shown.add_row(str(lead) if kind == "MAE" else "", kind, number(check.value), *beside, numbers, standing)
+        shown.add_row(str(lead) if kind == "MAE" else "", kind, number(check.value), *beside, numbers, shows)
     return shown
 
 
@@ -59,8 +60,8 @@ def _difference(check: Check) -> tuple[str, str]:
     """The difference to the best rival with its interval, and what it shows."""
     found = re.search(r"difference (\S+) \[(\S+), (\S+)\]", check.target)
     assert found is not None
-    standing = "lower" if check.met else "no" if "no difference" in check.target or "too few" in check.target else "higher"
-    return f"{found[1]} [{found[2]}, {found[3]}]", standing
+    middle, low, high = (f"{'+' * (value >= 0)}{number(value)}" for value in map(float, found.groups()))
+    return f"{middle} [{low}, {high}]", standing(check)
 
 
 def coverage(outcome: Outcome) -> str:
@@ -199,7 +200,7 @@ def _posterior_figures(model: Model, name: str, unit: str, seed: int) -> list[Fi
     about = "Bands of 95 %: of the process without the noise of observations, and of an observation."
     parts = {
         words: (spread * posterior.mean(t, part=label), spread * np.sqrt(posterior.variance(t, part=label)))
-        for label, words in model.words.items()
+        for label, words in model.terms().items()
     }
     said = f"Means and 95 % bands of the terms; with {scale.centre:.3g} {axis} they add up to the curve above."
     return [

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from simulacra.families.gp import Fit, GaussianProcess, Kernel, Matern, Periodic, White, fit
+from simulacra.families.gp import Fit, GaussianProcess, Kernel, Matern, Periodic, Sum, White, fit
 from simulacra.families.gp.kernels import functions
 from simulacra.families.gp.statespace import State, StateSpace, symmetric
 from simulacra.series.windows import YEAR, Outlook, stratified, year_phase
@@ -29,6 +29,7 @@ SHORT = 60  # values below which a series shows no more than its short memory
 LEARNED = 30 * YEAR  # days from whose likelihood parameters are learned; all of them are conditioned on
 CHOSEN_ON = 8 * YEAR  # days on which the form of the kernel is chosen
 LONGEST = 64  # periods that update a state at once
+LATEST = 60  # days in which counts that are mostly 0 are warned of
 COUNTS_FALL = 0.02  # share of counts that may be negative: corrections
 
 
@@ -69,6 +70,7 @@ class Model:
     every: int
     widened: float  # factor on variances: parameters were learned from few values
     remarks: Sequence[str]  # what was decided, and why
+    chosen: Sequence[str]  # those of them on the form of the kernel
     solver: str
 
     @property
@@ -81,15 +83,18 @@ class Model:
         """Whether it has a short memory and nothing else."""
         return len(self.words) == 1
 
-    def sentence(self) -> str:
-        """Terms with their lengthscales, in one line."""
-        parts = []
-        values = self.kernel.parameters()
+    def terms(self) -> dict[str, str]:
+        """What each term is, with the time over which it changes: label -> words."""
+        values, found = self.kernel.parameters(), {}
         for label, name in self.words.items():
-            length = values.get(f"{label}.lengthscale")
-            reach = f" over {_duration(length)}" if length and label.startswith("matern") else ""
-            parts.append(f"{name}{reach}")
-        return f"{' + '.join(parts)} + noise ({self.solver} solver)"
+            length = values.get(f"{label}.lengthscale", 0.0) if label.startswith("matern") else 0.0
+            name = "longer memory" if name == "slow trend" and length < SHORT * self.every else name
+            found[label] = f"{name} over {_duration(length)}" if length else name
+        return found
+
+    def sentence(self) -> str:
+        """The terms in one line."""
+        return f"{' + '.join(self.terms().values())} + noise ({self.solver} solver)"
 
     def state(self) -> State:
         """What its record says about the process on the last of its days."""
@@ -157,66 +162,57 @@ def compose(days: Days, values: Array, every: int, unit: str = "", like: Model |
     if np.ptp(z[known]) == 0:
         raise Refused("the series does not change before the first origin, so nothing can be learned from it; try fewer --origins")
     if like is not None and like.yearly == yearly and like.short == (len(seen) < SHORT):
-        kernel, parts = like.kernel, list(like.words.values())
-        remarks += [remark for remark in like.remarks if remark not in remarks]
+        kernel, parts, chosen = like.kernel, list(like.words.values()), like.chosen
     else:
-        kernel, parts = _form(days, z, every, yearly, years, remarks)
+        kernel, parts, chosen = _form(days, z, every, yearly, years)
     found = _fitted(kernel, days, z, every, LEARNED)
-    free = len(kernel.free()) + 1
-    widened = known.sum() / max(known.sum() - free, 2)
+    widened = known.sum() / max(known.sum() - len(kernel.free()) - 1, 2)
     kernel = found.gp.kernel
     words = dict(zip(functions(kernel), parts, strict=True))
-    return Model(scale, kernel, words, days, z, every, float(widened), remarks, found.solver)
+    return Model(scale, kernel, words, days, z, every, float(widened), [*remarks, *chosen], chosen, found.solver)
 
 
-def _form(days: Days, z: Array, every: int, yearly: bool, years: float, remarks: list[str]) -> tuple[Kernel, list[str]]:
-    """The kernel to start from, and what its terms are."""
-    if np.isfinite(z).sum() < SHORT:
-        remarks.append(
-            f"Only {np.isfinite(z).sum()} values: no trend, week or year can be learned; the process has a short memory and noise alone."
-        )
-        return Matern(0.5, 0.7, 3.0 * every) + White(0.3), ["short memory"]
-    span = float(days[-1] - days[0])
-    trend = Matern(1.5, 0.05 if yearly else 0.5, max(min(400.0, span / 4), 10.0 * every))
-    year = Periodic(0.6, 1.5, YEAR, fixed=("period",))
-    rest: list[Kernel] = [trend, *([year] if yearly else [])]
-    words = ["short memory", "slow trend", *(["year"] if yearly else [])]
-    kernels = {order: _sum([Matern(order, 0.3, 3.0 * every), *rest, White(0.05)]) for order in (0.5, 1.5)}
-    tried = {order: _fitted(kernel, days, z, every, CHOSEN_ON) for order, kernel in kernels.items()}
-    order = max(tried, key=lambda o: tried[o].log_likelihood)
-    short = Matern(order, 0.3, 3.0 * every)
+def _form(days: Days, z: Array, every: int, yearly: bool, years: float) -> tuple[Kernel, list[str], list[str]]:
+    """The kernel to start from, what its terms are, and why."""
+    number = int(np.isfinite(z).sum())
+    if number < SHORT:
+        few = f"{number} values show no trend, week or year: the process has a short memory and noise alone, and its bands are wide."
+        return Matern(0.5, 0.7, 3.0 * every) + White(0.3), ["short memory"], [few]
+    reach = max(min(400.0, float(days[-1] - days[0]) / 4), 10.0 * every)
+    year = [Periodic(0.6, 1.5, YEAR, fixed=("period",))] if yearly else []
+    rest = (Matern(1.5, 0.05 if yearly else 0.5, reach), *year, White(0.05))
+    tried = [_fitted(Sum((Matern(order, 0.3, 3.0 * every), *rest)), days, z, every, CHOSEN_ON) for order in (0.5, 1.5)]
+    best = max(tried, key=lambda found: found.log_likelihood)
+    words, why = ["short memory", "slow trend", *(["year"] if yearly else [])], list[str]()
     if not yearly:
-        remarks.append(f"No yearly cycle: two years of values are needed, and there are {years:.1f}.")
+        why = [f"No yearly cycle: two years of values are needed, and there are {years:.1f}."]
     if every == 1:
-        weeks = _week(tried[order], days, z, remarks)
-        rest, words = [*rest, *weeks], [*words, *(["week"] if weeks else [])]
-    drifting = [term * Matern(0.5, 1.0, 20 * YEAR, fixed=("variance",)) if term is year else term for term in rest]
-    return _sum([short, *drifting, White(0.05)]), words
+        best, said = _with_week(best, days, z)
+        words, why = [*words, *(["week"] if said.startswith("A week") else [])], [*why, said]
+    decay = Matern(0.5, 1.0, 20 * YEAR, fixed=("variance",))
+    terms = [term * decay if isinstance(term, Periodic) and term.period == YEAR else term for term in _terms(best.gp.kernel)]
+    return Sum(tuple(terms)), words, why
 
 
-def _week(found: Fit, days: Days, z: Array, remarks: list[str]) -> list[Kernel]:
-    """The weekly term that the Bayesian information criterion asks for: none, one that repeats, or one that drifts."""
+def _with_week(found: Fit, days: Days, z: Array) -> tuple[Fit, str]:
+    """The same with the weekly term that the Bayesian information criterion asks for: none, one that repeats, or one that drifts."""
     number = int(np.isfinite(z[days > days[-1] - CHOSEN_ON]).sum())
     cycle = Periodic(0.05, 1.5, 7.0, fixed=("period",))
     repeats = _fitted(found.gp.kernel + cycle, days, z, 1, CHOSEN_ON)
     gain = repeats.log_likelihood - found.log_likelihood
     if 2 * gain <= 2 * math.log(number):
         asked = f"less than the {math.log(number):.1f} that two more parameters must bring"
-        remarks.append(f"No weekly cycle: it would raise the log-likelihood by {max(gain, 0):.1f}, {asked}.")
-        return []
-    drift = cycle * Matern(0.5, 1.0, 200.0, fixed=("variance",))
-    drifts = _fitted(found.gp.kernel + drift, days, z, 1, CHOSEN_ON)
+        return found, f"No weekly cycle: it would raise the log-likelihood by {max(gain, 0):.1f}, {asked}."
+    *others, cycle_found = _terms(repeats.gp.kernel)
+    drift = cycle_found * Matern(0.5, 1.0, 200.0, fixed=("variance",))
+    drifts = _fitted(Sum((*others, drift)), days, z, 1, CHOSEN_ON)
     changes = 2 * (drifts.log_likelihood - repeats.log_likelihood) > math.log(number)
     over = ", and it changes over time" if changes else ""
-    remarks.append(f"A week shows: a weekly cycle raises the log-likelihood by {gain:.1f}{over}.")
-    return [drift if changes else cycle]
+    return drifts if changes else repeats, f"A week shows: a weekly cycle raises the log-likelihood by {gain:.1f}{over}."
 
 
-def _sum(terms: Sequence[Kernel]) -> Kernel:
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
+def _terms(kernel: Kernel) -> tuple[Kernel, ...]:
+    return kernel.parts if isinstance(kernel, Sum) else (kernel,)
 
 
 def _fitted(kernel: Kernel, days: Days, z: Array, every: int, recent: float) -> Fit:
@@ -232,7 +228,7 @@ def _fitted(kernel: Kernel, days: Days, z: Array, every: int, recent: float) -> 
     long = sum(name.startswith("matern") and name.endswith("lengthscale") for name in kernel.free())
     slow = [name for name in kernel.free() if name.startswith("matern 3/2") and name.endswith("lengthscale")][-1:] if long > 1 else []
     bounds |= {name: (5.0 * every, max(3 * float(t[-1] - t[0]), 20.0 * every)) for name in slow}
-    return fit(GaussianProcess(kernel), t, y, bounds=bounds, evaluations=60 if len(t) > 2000 else 150)
+    return fit(GaussianProcess(kernel), t, y, bounds=bounds, evaluations=60)
 
 
 def _scaled(days: Days, values: Array, every: int, unit: str, yearly: bool, remarks: list[str]) -> Scale:
@@ -242,6 +238,12 @@ def _scaled(days: Days, values: Array, every: int, unit: str, yearly: bool, rema
     below = int((y < 0).sum())
     if log:
         remarks.append("Whole numbers that grow and shrink by factors: forecast on the scale log(1 + count).")
+        recent = values[-LATEST:][np.isfinite(values[-LATEST:])]
+        if every == 1 and np.mean(recent == 0) > 0.5:
+            remarks.append(
+                f"Warning: {np.mean(recent == 0):.0%} of the counts of the last {LATEST} days are 0. If they are reported once a week, "
+                "sum them to weeks first and forecast those."
+            )
         if below:
             remarks.append(f"{below} negative counts (corrections) stand as 0 on that scale.")
     elif y.min() >= 0 and np.mean(y == 0) > 0.01:
