@@ -59,9 +59,9 @@ def fan(
 
 def posterior(
     days: ArrayLike, observed: ArrayLike, grid: ArrayLike, mean: ArrayLike, latent_sd: ArrayLike, noisy_sd: ArrayLike,
-    draws: ArrayLike, unit: str, title: str,
+    draws: ArrayLike, unit: str, title: str, drawn: str = "draws of the curve",
 ) -> bytes:  # fmt: skip
-    """A fitted curve: observations at days (n,); on the days of grid (g,) its mean, draws (d, g), and 95 % bands of the curve itself
+    """A fitted curve: observations at days (n,); on the days of grid (g,) its mean, draws (d, g; `drawn` says of what), and 95 % bands of the curve itself
     and of an observation, which has the noise too. All (g,); the law at each day is Gaussian."""
     x, m, narrow, wide = (np.asarray(v, np.float64) for v in (grid, mean, latent_sd, noisy_sd))
     with _style():
@@ -69,7 +69,7 @@ def posterior(
         for sd, tint, name in ((wide, TINTS[0], "95 % of observations (with noise)"), (narrow, TINTS[2], "95 % of the curve (without)")):
             axes.fill_between(x, m - 1.96 * sd, m + 1.96 * sd, color=tint, lw=0, label=name)
         for number, draw in enumerate(np.asarray(draws, np.float64)):
-            axes.plot(x, draw, color=PATH, lw=0.6, alpha=0.7, label="" if number else "draws of the curve")
+            axes.plot(x, draw, color=PATH, lw=0.6, alpha=0.7, label="" if number else drawn)
         axes.plot(days, observed, color=INK, lw=0, marker=".", ms=2.5 if np.size(days) > 200 else 5, label="observed")
         axes.plot(x, m, color=MIDDLE, lw=1.6, ls="--", label="posterior mean")
         _dated(axes, unit, title)

@@ -13,7 +13,6 @@ import torch
 from simulacra.evidence import Figure
 from simulacra.measures.scores import HUB_LEVELS, quantiles_of
 from simulacra.sciences.weather.data import WeatherRecipe, table_of
-from simulacra.sciences.weather.statistics import UNIT
 from simulacra.series import windows
 from simulacra.series.windows import Outlook, date_of, day_of, origins_on
 from simulacra.study import Noise, Refused, Split
@@ -71,12 +70,17 @@ def picture(rows: Outlook) -> np.ndarray:
     """A small fan per row, (n, height, width, 3)."""
     from simulacra.series import pictures
 
-    return np.asarray(pictures.picture(rows, UNIT))
+    return np.asarray(pictures.picture(rows))
 
 
 def caption(rows: Outlook) -> Sequence[str]:
     """Station and origin of each row."""
     return [f"series {s}, {date_of(d)}" for s, d in zip(rows.series.tolist(), rows.day.tolist(), strict=True)]
+
+
+def unit_of(recipe: WeatherRecipe) -> str:
+    """Unit of what is forecast, for the axes of pictures: rows carry none."""
+    return "°F" if recipe.horizon == 1 and recipe.past == 7 else table_of(recipe).unit
 
 
 def figures(learner: Any, split: Split[Outlook], seed: int) -> list[Figure]:
@@ -87,13 +91,13 @@ def figures(learner: Any, split: Split[Outlook], seed: int) -> list[Figure]:
     if not len(rows):
         rows = split.held_out
     rows = rows[torch.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).round().long()]
-    drawn = learner.draw(rows, Noise(seed, range(len(rows))))
+    drawn, unit = learner.draw(rows, Noise(seed, range(len(rows)))), unit_of(learner.recipe)
     found = []
     for i in range(len(rows)):
         known = min(60, rows.past.shape[1])
         image = pictures.fan(
             rows.past_days()[i, -known:].numpy(), rows.past[i, -known:, 0].numpy(), rows.target_days()[i].numpy(),
-            rows.future[i, 0].numpy(), drawn.future[i].numpy(), UNIT, f"{caption(rows[[i]])[0]}",
+            rows.future[i, 0].numpy(), drawn.future[i].numpy(), unit, caption(rows[[i]])[0],
         )  # fmt: skip
         about = "Median, central 50, 80 and 95 %, three paths, and what came."
         found.append(Figure(f"Forecast from {date_of(int(rows.day[i]))}", about, image))

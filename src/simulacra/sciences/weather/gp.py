@@ -38,7 +38,7 @@ from simulacra.study import Noise, Refused, Split, Study
 Array = NDArray[np.float64]
 
 LABELS = {"matern 1/2": "weather of days", "matern 3/2": "drift", "periodic": "yearly cycle", "product": "yearly cycle, changing"}
-SHOWN = 2 * 365  # days in the pictures of the posterior
+SHOWN = 365  # days before and after the last training day in the pictures of the posterior
 
 
 class GPRecipe(WeatherRecipe):
@@ -248,30 +248,41 @@ def figures(learner: Any, split: Split[Outlook], seed: int) -> list[Figure]:
     """Fans of held-out origins; the end of the training days with the posterior, its draws and both bands; what the mean is made of."""
     if isinstance(learner, ArticleGP):
         return list(_article_figures(learner, seed))
-    return [*forecast.figures(learner, split, seed), *_posterior_figures(learner, seed)]
+    return [*forecast.figures(learner, split, seed), *_posterior_figures(learner, split, seed)]
 
 
-def _posterior_figures(learner: TemperatureGP, seed: int) -> Iterator[Figure]:
+def _posterior_figures(learner: TemperatureGP, split: Split[Outlook], seed: int) -> Iterator[Figure]:
     from simulacra.series import pictures
 
-    number = int(learner.climate.stations[0])
-    days, values = learner.record[number][0][-SHOWN:], learner.record[number][1][-SHOWN:]
-    posterior = learner.posterior(number, days[0] - 10 * YEAR)
+    number, unit = int(learner.climate.stations[0]), forecast.unit_of(learner.recipe)
+    known, came = learner.record[number], as_series(split.validation[split.validation.series == number])[number]
+    last = int(known[0][-1])
+    posterior = learner.posterior(number, last - 10 * YEAR)
+    days = np.arange(last - SHOWN, last + SHOWN + 1)
     centre, scale, t = learner._mean(number), learner._scale(number, days[None])[0], days.astype(float)
-    latent, noisy = (scale * np.sqrt(posterior.variance(t, noise=noise)) for noise in (False, True))
-    draws = centre + scale * posterior.draw(t, 3, np.random.default_rng(seed))
+    slow = list(posterior.parts())[1:]  # without the weather of days
+    curve = scale * np.sqrt(sum(posterior.variance(t, part=part) for part in slow))
+    draws = centre + scale * posterior.draw(t, 2, np.random.default_rng(seed), noise=True)
+    shown = np.isin(days, known[0]), np.isin(days, came[0]) & (days > last)
+    seen = np.concatenate([known[1][np.isin(known[0], days), 0], came[1][np.isin(came[0], days[shown[1]]), 0]])
     yield Figure(
-        "Posterior of the last training days", "Bands of 95 %: of the temperature without its noise, and of an observation.",
+        "The last year of training, and a year ahead",
+        "Posterior mean; bands of 95 %: of cycle and drift alone, and of an observation, with the weather of days and the noise. Dots "
+        f"after {windows.date_of(last)} were not known.",
         pictures.posterior(
-            days, values[:, 0], days, centre + scale * posterior.mean(t), latent, noisy, draws, statistics.UNIT, f"series {number}"
+            np.concatenate([days[s] for s in shown]), seen, days, centre + scale * posterior.mean(t), curve,
+            scale * np.sqrt(posterior.variance(t, noise=True)), draws, unit, f"series {number}, known to {windows.date_of(last)}",
+            "draws of observations",
         ),
     )  # fmt: skip
+    before = days[days <= last]
+    t, scale = before.astype(float), scale[days <= last]
     parts = {
         LABELS[label]: (scale * posterior.mean(t, part=label), scale * np.sqrt(posterior.variance(t, part=label)))
         for label in posterior.parts()
     }
     about = "Means and 95 % bands of the terms of the kernel; they add up to the departure from the mean of all years."
-    yield Figure("What the temperature is made of", about, pictures.components(days, parts, statistics.UNIT, f"series {number}"))
+    yield Figure("What the temperature is made of", about, pictures.components(before, parts, unit, f"series {number}"))
 
 
 def _article_figures(learner: ArticleGP, seed: int) -> Iterator[Figure]:

@@ -89,8 +89,7 @@ class QuantileLSTM:
         jittered[..., 0] += self.recipe.jitter * torch.randn(x.shape[:2]).to(x)
         quantiles = self._each(jittered, background, self._start(x, background))  # (networks, n, H, levels)
         error = target.nan_to_num()[..., None] - quantiles
-        levels = error.new_tensor(LEVELS)
-        pinball = torch.maximum(levels * error, (levels - 1) * error).mean(dim=-1)
+        pinball = (error @ error.new_tensor(LEVELS) + nn.functional.relu(-error).sum(dim=-1)) / len(LEVELS)  # max(q e, (q - 1) e)
         return (pinball * seen).sum() / (len(self.networks) * seen.sum().clamp(min=1))
 
     def _seen(self, rows: Outlook) -> tuple[Tensor, Tensor]:
