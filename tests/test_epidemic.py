@@ -517,6 +517,11 @@ def test_forecasts_are_asked_for_by_state_and_date_newest_first(small):
         gp.ask(recipe, 1, {"state": "Atlantis"})
 
 
+def test_cases_of_a_real_state_are_not_made_up():
+    with pytest.raises(Refused, match=r"cases of Washington are not simulated: give the table"):
+        gp.load(gp.paper)
+
+
 def test_dates_of_a_recipe_must_follow_each_other():
     with pytest.raises(ValueError, match="must follow each other"):
         gp.EpidemicRecipe(train_until="2022-01-01")

@@ -30,7 +30,7 @@ def fans(nature: Outlook, drawn: Outlook) -> Figure:
 
     record = as_series(nature)
     canvas = Canvas(figsize=(8.5, 2.1 * len(record)))
-    canvas.subplots_adjust(left=0.1, right=0.86, top=0.95, bottom=0.06, hspace=0.6)
+    canvas.subplots_adjust(left=0.1, right=0.86, top=0.95, bottom=0.06, hspace=0.45)
     panels = canvas.subplots(len(record), 1, squeeze=False)[:, 0]
     for axes, (code, (days, values)) in zip(panels, record.items(), strict=True):
         mine = drawn[drawn.series == code]

@@ -70,7 +70,7 @@ def log_walk(rows: Outlook, levels: Array = LEVELS) -> Tensor:
 
 def _of_walks(rows: Outlook, levels: Array, scaled: Callable[[Array], Array], back: Callable[[Array], Array]) -> Tensor:
     """Quantiles of walks on another scale; blocks of rows keep the memory small."""
-    parts = []
+    parts: list[Tensor] = []
     for block in rows.past[:, :, 0].double().split(512):  # type: ignore[no-untyped-call]
         pasts = block.numpy()
         start = sum(len(part) for part in parts)
