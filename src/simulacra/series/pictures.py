@@ -61,8 +61,8 @@ def posterior(
     days: ArrayLike, observed: ArrayLike, grid: ArrayLike, mean: ArrayLike, latent_sd: ArrayLike, noisy_sd: ArrayLike,
     draws: ArrayLike, unit: str, title: str, drawn: str = "draws of the curve",
 ) -> bytes:  # fmt: skip
-    """A fitted curve: observations at days (n,); on the days of grid (g,) its mean, draws (d, g; `drawn` says of what), and 95 % bands of the curve itself
-    and of an observation, which has the noise too. All (g,); the law at each day is Gaussian."""
+    """A fitted curve: observations at days (n,); on the days of grid (g,) its mean, draws (d, g; `drawn` says of what), and
+    95 % bands of the curve itself and of an observation, which has the noise too. All (g,); the law at each day is Gaussian."""
     x, m, narrow, wide = (np.asarray(v, np.float64) for v in (grid, mean, latent_sd, noisy_sd))
     with _style():
         figure, axes = _canvas()

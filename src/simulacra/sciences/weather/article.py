@@ -73,7 +73,7 @@ PERIOD = 1.15  # years, in the notebook; the article says 1
 def series_in(path: Path | None) -> tuple[dict[int, Array], dict[str, str]]:
     """The six series and their mean, by number, and the file's checksum. Refused where the file is another."""
     if path is None:
-        raise Refused(f"the article's recipe needs the article's data: give --data FOLDER, one that holds {FILE} (docs/weather_lstm.md)")
+        raise Refused(f"the article's recipe needs the article's data: give --data FOLDER, one that holds {FILE} (docs/weather.md)")
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise Refused(f"{file}: no such file; the article's recipe needs its six series, {FILE}")

@@ -9,7 +9,7 @@
           conditions exactly on the training days and on the last days before its origin, and holds for observations: the noise is
           in it.
 
-docs/weather_gp.md holds what was measured.
+docs/weather.md holds what was measured.
 """
 
 from __future__ import annotations

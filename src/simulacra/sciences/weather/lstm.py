@@ -9,7 +9,7 @@
           coefficients change over the year, and learn what it misses. Paths join the quantiles of all days by a Gaussian copula
           (Clark et al. 2004, doi:10.1175/1525-7541(2004)005<0243:TSSAMF>2.0.CO;2, use ranks of past years for the same end).
 
-docs/weather_lstm.md holds what was measured.
+docs/weather.md holds what was measured.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class LSTMRecipe(WeatherRecipe):
 
     network: Literal["quantile", "article"] = Field("quantile", description="Quantiles of the days ahead, or the article's 1-100-1.")
     window: int = Field(5, ge=1, le=400, description="Days before the origin that the network sees.")
-    hidden: PositiveInt = Field(96, description="Hidden units of each LSTM.")
+    hidden: PositiveInt = Field(64, description="Hidden units of each LSTM.")
     ensemble: int = Field(6, ge=1, le=64, description="Networks whose quantiles are averaged.")
     start: Literal["regression", "persistence", "climatology"] = Field(
         "regression", description="Forecast whose error is learned: seasonal linear regression, today's departure, or the normal."
