@@ -132,6 +132,7 @@ def test_a_table_of_ones_own_is_read_and_cumulative_counts_are_not_taken_for_dai
         lines = [f"{np.datetime64('2021-01-03') + i},{v}" for i, v in enumerate(column)]
         (tmp_path / name).write_text("date,cases\n" + "\n".join(lines))
     own = data.weekly(data.read(tmp_path / "daily.csv"))
+    assert data.name_of(int(own.codes[0])) == "series 1"  # not Alabama
     assert own.table.values[0, :, 0].tolist() == daily.reshape(10, 7).sum(axis=1).tolist()
     with pytest.raises(Refused, match="running totals"):
         data.read(tmp_path / "totals.csv")

@@ -1,7 +1,7 @@
 """Reported cases of a disease by state: from running totals to the cases of each week, as origins of forecasts.
 
 A row (`Outlook`) is one state at the end of one week, a Saturday (MMWR weeks run from Sunday to Saturday): the weeks known then, and
-those that came after. `series` is the FIPS code of the state, or the place of a series in a file that has no such codes.
+those that came after. `series` is the FIPS code of the state, or OWN + the place of a series in a file that has no such codes.
 
 What reporting does to counts is recognised and told in the remarks, never passed over:
 
@@ -34,6 +34,7 @@ from simulacra.study import Refused
 Array = NDArray[np.float64]
 
 SATURDAY = 2  # days since 1970-01-01, a Thursday, modulo 7
+OWN = 1001  # number of the first series of a table without FIPS codes
 SILENT = 20.0  # cases a week: with a median this high, a week without any was not reported
 NYT_FILE = "nyt_us_states.csv.gz"
 UNIT = "cases a week"
@@ -78,7 +79,7 @@ def name_of(code: int) -> str:
     """The state with this FIPS code; a simulated region, or the place of a series in its file, where it is none."""
     if code in STATES:
         return STATES[code]
-    return f"simulated region {code - simulate.FIRST + 1}" if simulate.FIRST <= code < simulate.FIRST + 100 else f"series {code}"
+    return f"simulated region {code - simulate.FIRST + 1}" if simulate.FIRST <= code < OWN else f"series {code - OWN + 1}"
 
 
 # --- where cases come from ---
@@ -109,7 +110,7 @@ def read(
         table = reading.to_table(rows, column=cases, series_column=state, cumulative=False)
         return _increments(*_limited(table, _codes(rows, table.names, state, fips), states, until))
     table = reading.to_table(rows, column=column or None, series_column=series_column or None, cumulative=False if cumulative else None)
-    table, codes = _limited(table, np.arange(len(table.names)), states, until)
+    table, codes = _limited(table, OWN + np.arange(len(table.names)), states, until)
     return _increments(table, codes) if cumulative else Cases(dataclasses.replace(table, values=table.values[:, :, :1]), codes)
 
 

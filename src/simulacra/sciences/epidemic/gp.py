@@ -404,4 +404,11 @@ study = Study(
     restore=restore,
     formats=(".csv",),
     export=export,
+    citation="""@inproceedings{shah2014student,
+  title = {Student-t Processes as Alternatives to Gaussian Processes},
+  author = {Shah, Amar and Wilson, Andrew Gordon and Ghahramani, Zoubin},
+  booktitle = {Proceedings of the 17th International Conference on Artificial Intelligence and Statistics},
+  year = {2014},
+  note = {arXiv:1402.4306}
+}""",
 )
