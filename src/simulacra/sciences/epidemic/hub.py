@@ -9,6 +9,7 @@ count from 1; files whose horizons begin at 0 (reference date in the week that i
 from __future__ import annotations
 
 import csv
+import functools
 from collections import defaultdict
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def read(path: Path) -> Outlook:
     if missing:
         raise Refused(f"{path}: forecasts in the hubs' layout need the columns {', '.join(NEEDED)}; {', '.join(missing)} missing")
     found: Found = defaultdict(lambda: defaultdict(dict))
+    date = functools.cache(day_of)  # few dates, many lines
     for line, cells in enumerate(zip(*(columns[name] for name in NEEDED), strict=True), start=2):
         reference, location, horizon, end, kind, level, value = (str(cell) for cell in cells)
         if kind == "quantile":
@@ -64,7 +66,7 @@ def read(path: Path) -> Outlook:
                     f"{path}, line {line}: location {location!r}, horizon {horizon!r}, level {level!r} and value {value!r} must be "
                     "numbers; locations are FIPS codes such as 53"
                 ) from None
-            found[code, day_of(reference)][ahead, day_of(end)][at] = cases
+            found[code, date(reference)][ahead, date(end)][at] = cases
     if not found:
         raise Refused(f"{path} holds no rows with output_type 'quantile'")
     return _rows(found, path)
