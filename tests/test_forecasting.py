@@ -52,6 +52,10 @@ def written(path):
         return list(csv.DictReader(file))
 
 
+def written_values(path):
+    return [row["tmax_f"] for row in written(path)]
+
+
 def a_file(folder, values, header="date,tmax", step=1, name="mine.csv"):
     return write(folder, header, zip(dated(len(values), step), values, strict=True), name)
 
@@ -146,7 +150,10 @@ def test_a_year_is_taken_in_where_two_are_known():
     assert spread.max() > 1.6 * spread.min()
     short = compose(days[:600], values[:600], 1)
     assert "year" not in short.words.values()
-    assert any("two years" in remark for remark in short.remarks)
+    assert any("2 years of values are needed, and there are 1.6" in remark for remark in short.remarks)
+    warm = compose(days[:600], values[:600], 1, "°C")  # nobody doubts that a temperature has one
+    assert "year" in warm.words.values()
+    assert len(warm.scale.variance) == 1
 
 
 @pytest.mark.parametrize(("amplitude", "there"), [(0.0, False), (1.5, True)])
@@ -284,6 +291,17 @@ def test_the_report_is_one_page_that_loads_nothing(whole):
     assert "difference" in page
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert "<script" not in page
+
+
+def test_the_rival_that_the_backtest_recommends_can_look_ahead_instead(whole, tmp_path):
+    folder, _, _ = whole
+    code, _, _ = call_quietly("forecast", folder / "mine.csv", "--horizon", 3, "--by", "persistence", "-o", tmp_path / "f.csv")
+    assert code == 0
+    last = float(written_values(folder / "mine.csv")[-1])
+    assert all(abs(float(row["median"]) - last) < 1.0 for row in written(tmp_path / "f.csv"))
+    code, _, err = call_quietly("forecast", folder / "mine.csv", "--horizon", 3, "--by", "oracle")
+    assert code == 3
+    assert "damped anomaly" in err
 
 
 def test_help_teaches_with_an_example():

@@ -275,6 +275,9 @@ def forecast(
     run: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Forecast with this finished run of weather.gp or weather.lstm; nothing is fitted.")
     ] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="RIVAL", help="Look ahead by a simple forecast, e.g. damped-anomaly, where the backtest says so.")
+    ] = None,
     origins: Annotated[int, typer.Option(help="Past days from which the backtest looks ahead.", min=2, max=5000)] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the paths and of the bootstrap.", min=0)] = 0,
     out: Annotated[
@@ -311,7 +314,7 @@ def forecast(
         if not quiet or remark.startswith("Warning"):
             console.print(remark if remark.startswith("Warning") else f"note: {remark}", markup=False)
     outcome = forecasting.forecast(
-        table, horizon=horizon, origins=origins, seed=seed, given=given,
+        table, horizon=horizon, origins=origins, seed=seed, given=given, by=by,
         say=lambda line: None if quiet else console.print(line, markup=False),
     )  # fmt: skip
     for remark in outcome.evidence.remarks[1:]:
@@ -329,7 +332,7 @@ def forecast(
         told.write(outcome, out)
         console.print(f"wrote {out}", markup=False, soft_wrap=True)
     if report:
-        options = {**columns, "horizon": horizon, "origins": origins, "seed": seed, "run": run}
+        options = {**columns, "horizon": horizon, "origins": origins, "seed": seed, "run": run, "by": by}
         told.write_report(outcome, report, options, time.monotonic() - began)
         console.print(f"wrote {report}", markup=False, soft_wrap=True)
 

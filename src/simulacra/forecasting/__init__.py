@@ -110,11 +110,13 @@ class Outcome:
 
 
 def forecast(
-    table: Table, *, horizon: int = 14, origins: int = 100, seed: int = 0, given: Given | None = None, say: Say = lambda line: None
-) -> Outcome:
+    table: Table, *, horizon: int = 14, origins: int = 100, seed: int = 0, given: Given | None = None, by: str | None = None,
+    say: Say = lambda line: None,
+) -> Outcome:  # fmt: skip
     """Backtest over `origins` origins in the last fifth of the record, then forecast `horizon` periods after it, series by series.
 
-    Everything in the backtest is learned from days up to its first origin; then all is learned again from the whole record.
+    `by` names a rival that looks ahead in place of the process, when the backtest said that it should. Everything in the backtest is
+    learned from days up to its first origin; then all is learned again from the whole record.
     """
     if given is not None:
         _takes(given, table, horizon)
@@ -135,10 +137,16 @@ def forecast(
             say(f"fitted {table.names[number]} up to {date_of(int(days[0]))}: {before[number].sentence()}")
     drawn = given.drawn(nature, horizon, seed) if given else _drawn(before, nature, table, seed)
     known, said = rivals(_training(table, past, horizon, int(days[0]), usable))
+    if by is not None and (by := by.replace("-", " ")) not in known:
+        raise Refused(f"no simple forecast of this series is called {by!r}; there are {', '.join(known)}")
     leads = tuple(sorted({lead for lead in (*LEADS, horizon) if lead <= horizon}))
     evidence = _judged(nature, drawn, known, leads, table, seed, [*table.remarks, *remarks, *said])
     each = _each(nature, drawn, known, leads, table, seed) if len(usable) > 1 else {}
     models, ahead = _ahead(table, past, horizon, given, before, seed, say)
+    if by is not None:
+        say(f"looking ahead by {by}, as asked")
+        everything = _training(table, past, horizon, int(table.days[-1]), range(len(table.names)))
+        ahead = ahead.with_future(rivals(everything)[0][by](ahead))
     remarks = _told(before, models, table)
     evidence = dataclasses.replace(evidence, remarks=[*evidence.remarks, *remarks])
     return Outcome(table, leads, nature, drawn, known, evidence, each, ahead, models, seed)
@@ -301,11 +309,12 @@ def verdict(evidence: Evidence, days: int) -> str:
         other = scores["persistence"]
         worth = "as good, as far as can be shown" if _open(other) else "worse" if other.gap < 1 else "better"
         today = f" Persistence (tomorrow = today) is {worth}: difference {_percent(other)}."
+    flag = f" (--by {best.rival_name.replace(' ', '-')})"
     if _open(best):
-        return f"No difference shown to {against} ({numbers}): it may be as good, and it is simpler. Use either.{today}"
+        return f"No difference shown to {against} ({numbers}): it may be as good, and it is simpler. Use either{flag}.{today}"
     if best.gap < 1:
         return f"Better than {against} ({numbers}): use this forecast.{today}"
-    return f"Worse than {against} ({numbers}): use {best.rival_name}.{today}"
+    return f"Worse than {against} ({numbers}): use {best.rival_name}{flag}.{today}"
 
 
 def _by_lead(evidence: Evidence) -> str:

@@ -132,7 +132,7 @@ def write_report(outcome: Outcome, path: Path, recipe: Mapping[str, Any], second
     first = [outcome.verdict, coverage(outcome), *(f"{name}: {said}" for name, said in outcome.each.items())]
     evidence = dataclasses.replace(outcome.evidence, remarks=[*first, *outcome.evidence.remarks])
     page = report.Page(
-        title=f"Forecast of {table.columns[0]}{f' ({table.unit})' if table.unit else ''}",
+        title=f"Forecast of {table.columns[0]}" + (f" ({table.unit})" if table.unit and "(" not in table.columns[0] else ""),
         study="simulacra forecast",
         source="Rasmussen & Williams 2006, Gaussian Processes for Machine Learning, ISBN 978-0-262-18253-9",
         evidence=evidence,

@@ -26,6 +26,8 @@ Days = NDArray[np.int64]
 
 FEWEST = 10  # values before the first origin
 SHORT = 60  # values below which a series shows no more than its short memory
+YEARS, YEARS_OF_TEMPERATURE = 2.0, 1.25  # of values for a yearly cycle to be taken in; nobody doubts that of a temperature
+TEMPERATURES = ("°C", "°F", "K")
 LEARNED = 30 * YEAR  # days from whose likelihood parameters are learned; all of them are conditioned on
 CHOSEN_ON = 8 * YEAR  # days on which the form of the kernel is chosen
 LONGEST = 64  # periods that update a state at once
@@ -145,9 +147,9 @@ def _moved_on(space: StateSpace, state: State, days: Days, z: Array) -> State:
 def compose(days: Days, values: Array, every: int, unit: str = "", like: Model | None = None) -> Model:
     """A process for values (T,) on days (T,), NaN where missing, chosen and learned from them alone; with `like`, of its form.
 
-    Short memory is Matern 1/2 or 3/2, whichever is likelier; with SHORT values or more there is a slow Matern 3/2 trend; with two years a
-    yearly cycle that drifts and a spread that changes over the year; a week where the Bayesian information criterion (Schwarz
-    1978) says that daily values show one. Refused where too little is known.
+    Short memory is Matern 1/2 or 3/2, whichever is likelier. With SHORT values or more there is a slow Matern 3/2 trend; with two years
+    (of a temperature: 1.25) a yearly cycle that drifts, and with two a spread that changes over the year; a week where the Bayesian
+    information criterion (Schwarz 1978) says that daily values show one. Refused where too little is known.
     """
     seen = np.flatnonzero(np.isfinite(values))
     if len(seen) < FEWEST:
@@ -155,8 +157,9 @@ def compose(days: Days, values: Array, every: int, unit: str = "", like: Model |
     days, values = days[seen[0] :], values[seen[0] :]
     remarks: list[str] = []
     years = float(days[seen[-1] - seen[0]] - days[0]) / YEAR
-    yearly = years >= 2 and len(seen) >= 0.4 * years * YEAR / every
-    scale = _scaled(days, values, every, unit, yearly, remarks)
+    wanted = YEARS_OF_TEMPERATURE if unit in TEMPERATURES else YEARS
+    yearly = years >= wanted and len(seen) >= 0.4 * years * YEAR / every
+    scale = _scaled(days, values, every, unit, yearly and years >= YEARS, remarks)
     z = scale.standardised(days, values)
     known = np.isfinite(z)
     if np.ptp(z[known]) == 0:
@@ -164,7 +167,7 @@ def compose(days: Days, values: Array, every: int, unit: str = "", like: Model |
     if like is not None and like.yearly == yearly and like.short == (len(seen) < SHORT):
         kernel, parts, chosen = like.kernel, list(like.words.values()), like.chosen
     else:
-        kernel, parts, chosen = _form(days, z, every, yearly, years)
+        kernel, parts, chosen = _form(days, z, every, yearly, f"{wanted:g} years of values are needed, and there are {years:.1f}")
     found = _fitted(kernel, days, z, every, LEARNED)
     widened = known.sum() / max(known.sum() - len(kernel.free()) - 1, 2)
     kernel = found.gp.kernel
@@ -172,8 +175,8 @@ def compose(days: Days, values: Array, every: int, unit: str = "", like: Model |
     return Model(scale, kernel, words, days, z, every, float(widened), [*remarks, *chosen], chosen, found.solver)
 
 
-def _form(days: Days, z: Array, every: int, yearly: bool, years: float) -> tuple[Kernel, list[str], list[str]]:
-    """The kernel to start from, what its terms are, and why."""
+def _form(days: Days, z: Array, every: int, yearly: bool, years: str) -> tuple[Kernel, list[str], list[str]]:
+    """The kernel to start from, what its terms are, and why; `years`: why it is not yearly."""
     number = int(np.isfinite(z).sum())
     if number < SHORT:
         few = f"{number} values show no trend, week or year: the process has a short memory and noise alone, and its bands are wide."
@@ -185,7 +188,7 @@ def _form(days: Days, z: Array, every: int, yearly: bool, years: float) -> tuple
     best = max(tried, key=lambda found: found.log_likelihood)
     words, why = ["short memory", "slow trend", *(["year"] if yearly else [])], list[str]()
     if not yearly:
-        why = [f"No yearly cycle: two years of values are needed, and there are {years:.1f}."]
+        why = [f"No yearly cycle: {years}."]
     if every == 1:
         best, said = _with_week(best, days, z)
         words, why = [*words, *(["week"] if said.startswith("A week") else [])], [*why, said]
@@ -263,7 +266,7 @@ def _grows_by_factors(values: Array, every: int, unit: str) -> bool:
     """Whether values (T,) are counts whose logarithm changes more evenly than they do: the likelihood of changes over a week, taken as
     normal, is higher on the scale log(1 + y), Jacobian included."""
     y = values[np.isfinite(values)]
-    if unit in ("°C", "°F", "K") or np.any(y != np.round(y)) or np.mean(y < 0) > COUNTS_FALL or y.max() < 20:
+    if unit in TEMPERATURES or np.any(y != np.round(y)) or np.mean(y < 0) > COUNTS_FALL or y.max() < 20:
         return False
     lag = 7 // every
     f = np.log1p(np.maximum(values, 0))
