@@ -313,7 +313,7 @@ def figures(learner: Pooled | Article, split: Split[Outlook], seed: int) -> list
 
     if isinstance(learner, Article):
         return pictures.posteriors(windows.as_series(Outlook.join([split.train, split.validation, split.held_out])))
-    codes = _largest(split.held_out, 4)
+    codes = _largest(split.held_out, 4 if len(split.held_out) > 1000 else 2)
     rows = Outlook.join([split.held_out[torch.nonzero(split.held_out.series == code).flatten()[::6]] for code in codes])
     return [pictures.fans(rows, _forecast(learner, rows, seed))]
 

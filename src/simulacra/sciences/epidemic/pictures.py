@@ -29,8 +29,9 @@ def fans(nature: Outlook, drawn: Outlook) -> Figure:
     from matplotlib.figure import Figure as Canvas
 
     record = as_series(nature)
-    canvas = Canvas(figsize=(8.5, 2.1 * len(record)))
-    canvas.subplots_adjust(left=0.1, right=0.86, top=0.95, bottom=0.06, hspace=0.45)
+    height = 2.1 * len(record)  # inches
+    canvas = Canvas(figsize=(8.5, height))
+    canvas.subplots_adjust(left=0.1, right=0.86, top=1 - 0.3 / height, bottom=0.3 / height, hspace=0.45)
     panels = canvas.subplots(len(record), 1, squeeze=False)[:, 0]
     for axes, (code, (days, values)) in zip(panels, record.items(), strict=True):
         mine = drawn[drawn.series == code]
@@ -42,6 +43,7 @@ def fans(nature: Outlook, drawn: Outlook) -> Figure:
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
         axes.set(yscale="log", ylabel="cases a week", title=name_of(code))
+        axes.minorticks_off()  # they cost more than all else in the picture
     canvas.axes[0].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
     caption = (
         f"Every forecast begins at the last week known to it and goes {drawn.horizon} weeks ahead. The largest series that were held out; "
