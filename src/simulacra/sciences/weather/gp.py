@@ -47,6 +47,7 @@ class GPRecipe(WeatherRecipe):
     model: Literal["learned", "article"] = Field("learned", description="Learned kernel, or the article's fixed one on its own data.")
     fitted_years: float = Field(30.0, gt=0, le=300, description="Last years of training whose likelihood chooses the kernel.")
     window: int = Field(60, ge=1, le=3000, description="Days before the origin that a forecast conditions on, besides the training days.")
+    evaluations: int = Field(200, ge=2, le=10_000, description="Most evaluations of the likelihood from one start of the optimiser.")
     cycle: Literal["steady", "changing"] = Field("steady", description="A yearly cycle that repeats, or one that decays into another.")
     decay: float = Field(40.0, gt=0, le=1000, description="Years over which a changing cycle changes, to start from; then learned.")
 
@@ -78,7 +79,7 @@ class TemperatureGP:
         for index, number in enumerate(self.climate.stations.tolist()):
             t, z = self._fitted_days(number)
             theta = self._from(t, z)
-            found = fit(GaussianProcess(self.start.at(theta)), t, z)
+            found = fit(GaussianProcess(self.start.at(theta)), t, z, evaluations=self.recipe.evaluations)
             if found.log_likelihood > self.likelihood[index]:
                 self.theta[index], self.likelihood[index] = found.gp.kernel.theta(), found.log_likelihood
         self.count += 1
