@@ -344,6 +344,14 @@ def test_what_came_too_late_to_be_tried_out_is_told(tmp_path):
     assert "the backtest had too few days for all parts of the forecast: slow trend" in " ".join(out.split())
 
 
+def test_remarks_that_differ_in_numbers_only_are_told_once():
+    three = [autoregression(150, seed=seed) for seed in (1, 2, 3)]
+    outcome = forecasting.forecast(table_of(*three), horizon=2)
+    weeks = [remark for remark in outcome.evidence.remarks if "weekly cycle" in remark]
+    assert len(weeks) == 1
+    assert weeks[0].startswith("3 of 3 series, such as s0: No weekly cycle")
+
+
 def test_few_values_widen_the_bands():
     days, values = DAY_ZERO + np.arange(400), autoregression(400)
     few, many = compose(days[:12], values[:12], 1), compose(days, values, 1)

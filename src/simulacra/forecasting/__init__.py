@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -364,16 +365,21 @@ def _ahead(
 
 
 def _told(before: Mapping[int, Model], models: Mapping[int, Model], table: Table) -> list[str]:
-    """What was decided of each series; where all agree, once."""
-    found: dict[str, list[str]] = {}
+    """What was decided of each series. Of remarks that differ in numbers and names only, the first, and how many there are."""
+    found: dict[str, list[tuple[str, str]]] = {}
     for number, model in models.items():
-        for remark in model.remarks:
-            found.setdefault(remark, []).append(table.names[number])
-        earlier = before.get(number)
-        if earlier and list(earlier.words.values()) != list(model.words.values()):
-            said = "Warning: the backtest had too few days for all parts of the forecast: " + ", ".join(
-                sorted(set(model.words.values()) - set(earlier.words.values()))
-            )
-            found.setdefault(said + " could not be tried out.", []).append(table.names[number])
-    everyone = len(models)
-    return [remark if len(names) == everyone else f"{', '.join(names)}: {remark}" for remark, names in found.items()]
+        earlier, late = before.get(number), []
+        if earlier and (new := [part for part in model.words.values() if part not in earlier.words.values()]):
+            late = [f"Warning: the backtest had too few days for all parts of the forecast: {', '.join(new)} could not be tried out."]
+        for remark in (*model.remarks, *late):
+            found.setdefault(re.sub(r"[\d.]+", "#", remark), []).append((table.names[number], remark))
+    return [_of_several(told, len(models)) for told in found.values()]
+
+
+def _of_several(told: Sequence[tuple[str, str]], everyone: int) -> str:
+    name, remark = told[0]
+    if everyone == 1:
+        return remark
+    who = f"{len(told)} of {everyone} series, such as {name}" if len(told) > 1 else name
+    rest = remark.removeprefix("Warning: ")
+    return f"{'Warning: ' * (rest != remark)}{who}: {rest}"
