@@ -352,6 +352,14 @@ def test_remarks_that_differ_in_numbers_only_are_told_once():
     assert weeks[0].startswith("3 of 3 series, such as s0: No weekly cycle")
 
 
+def test_records_that_end_before_1970_are_forecast():
+    table = table_of(autoregression(120))
+    old = Table(table.names, table.days - 30_000, table.values, table.columns, "", (), table.files)
+    outcome = forecasting.forecast(old, horizon=2)
+    assert int(outcome.ahead.day[0]) < 0
+    assert bool(outcome.ahead.future.isfinite().all())
+
+
 def test_few_values_widen_the_bands():
     days, values = DAY_ZERO + np.arange(400), autoregression(400)
     few, many = compose(days[:12], values[:12], 1), compose(days, values, 1)

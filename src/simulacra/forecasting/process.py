@@ -124,7 +124,7 @@ class Model:
         mean, covariance = self.laws(days, values, rows.day.numpy(), rows.horizon)
         spread = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
         correlation = covariance / (spread[:, :, None] * spread[:, None, :]) + 1e-9 * np.eye(rows.horizon)
-        normal = Noise(seed, rows.day.tolist()).normal(members, rows.horizon).double().numpy()
+        normal = Noise(seed, (rows.day - int(self.days[0])).tolist()).normal(members, rows.horizon).double().numpy()
         levels = stratified(torch.as_tensor(normal @ np.linalg.cholesky(correlation).transpose(0, 2, 1))).numpy()
         z = mean[:, None] + spread[:, None] * ndtri(levels)
         return rows.with_future(torch.as_tensor(self.scale.values(rows.target_days().numpy()[:, None], z)))
