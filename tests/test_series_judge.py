@@ -107,6 +107,14 @@ def test_persistence_ages_with_the_last_observation():
     torch.testing.assert_close(forecast(aged)[:, :, :4], forecast(earlier)[:, :, 3:])
 
 
+def test_a_record_of_every_other_day_is_forecast_for_the_days_between_too():
+    walk = np.cumsum(np.random.default_rng(0).normal(size=2000))
+    walk[1::2] = np.nan
+    rows = rows_of(walk, past=60, horizon=2, known=60)
+    members = rivals.rivals(rows)[0]["persistence"](rows[:1])[0]  # the last day known is the day before the origin
+    torch.testing.assert_close(members.std(dim=0), torch.tensor([2.0, 4.0]).sqrt(), rtol=0.1, atol=0)  # three days on: as four
+
+
 def test_climatology_finds_the_season_and_forgets_the_past(ar1):
     training, held = ar1
     forecast = rivals.climatology(training)
@@ -230,6 +238,14 @@ def test_what_cannot_be_fitted_is_left_out_and_said():
     for words in ("less than a whole year", "no seasonal naive forecast: it needs 365 periods", "no regression"):
         assert words in said
     assert all(forecast(short[110:]).isfinite().all() for forecast in found.values())
+
+
+def test_more_than_a_year_ahead_there_is_no_seasonal_naive_forecast():
+    rows = rows_of(anomalies(1200, 0, PHI), horizon=366)
+    found, remarks = rivals.rivals(rows)
+    assert "seasonal naive" not in found
+    assert any("more than the 365 of a year" in remark for remark in remarks)
+    assert all(bool(forecast(rows[:3]).isfinite().all()) for forecast in found.values())
 
 
 def test_weeks_have_a_season_and_a_year_too():

@@ -60,10 +60,12 @@ def rivals(training: Outlook) -> tuple[dict[str, Forecaster], list[str]]:
             f"no seasonal naive forecast: it needs {year} periods of past and {year + ENOUGH} of training, "
             f"and there are {training.past.shape[1]} and {longest}"
         )
+    elif training.horizon > year:
+        remarks.append(f"no seasonal naive forecast: {training.horizon} periods ahead are asked for, more than the {year} of a year")
     else:
         found["seasonal naive"] = seasonal_naive(training)
-    if training.past.shape[1] < REGRESSORS or len(_windows(record, ALL, 1)[1]) < 10 * (REGRESSORS + 1):
-        remarks.append(f"no regression: too few times with {REGRESSORS} values in a row")
+    if training.past.shape[1] < REGRESSORS or len(_windows(record, ALL, training.horizon)[1]) < 10 * (REGRESSORS + 1):
+        remarks.append(f"no regression: too few times with {REGRESSORS} values in a row and one {training.horizon} periods on")
     else:
         found[f"regression on {REGRESSORS} lags"] = regression(training)
     return found, remarks
@@ -129,7 +131,7 @@ def seasonal_naive(training: Outlook) -> Forecaster:
 
     @cache
     def spread(number: int) -> Array:
-        differences = _pairs(record.observed(number), year)[2]
+        differences = _pairs_apart(record.observed(number), year)[2]
         return quantiles_of(differences if len(differences) else _pairs(record.observed(ALL), year)[2], LEVELS)[None]
 
     def forecast(rows: Outlook) -> Tensor:
@@ -254,9 +256,19 @@ def _fit_harmonics(days: Days, values: Array, count: int) -> Array:
 
 
 def _pairs(parts: list[tuple[Days, Array]], lag: int) -> tuple[Days, Array, Array]:
-    """Later days, earlier values and changes, over all pairs of known values that lie `lag` periods apart in one series."""
+    """Later days, earlier values and changes, over all pairs of known values that lie `lag` periods apart in one series; where no
+    two do, because the record is shorter or knows every other day only, over those that lie as nearly so far apart as any (of two
+    such distances the longer, which knows less)."""
     longest = max(len(values) for _, values in parts)
-    lag = min(lag, longest - 1)
+    for nearest in sorted(range(1, longest), key=lambda other: (abs(other - lag), -other)):
+        found = _pairs_apart(parts, nearest)
+        if len(found[0]):
+            return found
+    raise Refused("training holds fewer than two values of any series: nothing can be said of how they change; give more days")
+
+
+def _pairs_apart(parts: list[tuple[Days, Array]], lag: int) -> tuple[Days, Array, Array]:
+    """`_pairs` exactly `lag` periods apart, which may be none."""
     later = np.concatenate([days[lag:] for days, _ in parts])
     now = np.concatenate([values[: max(len(values) - lag, 0)] for _, values in parts])
     change = np.concatenate([values[lag:] for _, values in parts]) - now
