@@ -351,6 +351,88 @@ def _given(run: Path, path: Path, columns: Mapping[str, Any]) -> tuple[Any, Any]
     return forecasting.given(source.place, source.recipe, draw, path, **columns)
 
 
+@app.command()
+def fetch(
+    archive: Annotated[str, typer.Argument(help="gsod or ghcn (NOAA, by station), nyt (The New York Times, cases by state).")],
+    station: Annotated[str, typer.Argument(help="GSOD: 11 digits; GHCN-Daily: 11 characters, USW00024233 is Seattle-Tacoma.")] = "",
+    years: Annotated[str, typer.Option(help="GSOD only: years, as 2012-2015 or 2012,2014.")] = "",
+    column: Annotated[str | None, typer.Option(help="What to fetch; default: daily maximum temperature, or cases.")] = None,
+    inputs: Annotated[str, typer.Option(help="Further columns, e.g. TMIN,PRCP.")] = "",
+    refresh: Annotated[bool, typer.Option("--refresh", help="Fetch again what is in the cache.")] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", help="CSV file to write.")] = Path("series.csv"),
+) -> None:
+    """Daily series from a public archive, as CSV for `forecast` and `run`. Licence and citation are printed first."""
+    from simulacra.series import fetch as archives
+    from simulacra.series.writing import write_table
+
+    say = _console().print
+    more: dict[str, Any] = {"refresh": refresh, "say": lambda line: say(line, markup=False)} | ({"column": column} if column else {})
+    more["inputs"] = tuple(filter(None, inputs.split(",")))
+    if archive not in ("gsod", "ghcn", "nyt"):
+        raise typer.BadParameter(f"no archive is called {archive!r}; there are gsod, ghcn and nyt")
+    if archive != "nyt" and not station:
+        raise typer.BadParameter(f"{archive} needs a station: simulacra fetch {archive} STATION")
+    if archive == "nyt":
+        table = archives.nyt_states(**more)
+    elif archive == "ghcn":
+        table = archives.ghcn_daily(station, **more)
+    else:
+        table = archives.gsod(station, _years(years), **more)
+    for remark in table.remarks[1:]:
+        say(remark, markup=False)
+    write_table(table, out)
+    say(f"wrote {out}", markup=False, soft_wrap=True)
+
+
+def _years(text: str) -> list[int]:
+    try:
+        spans = [[int(year) for year in part.split("-")] for part in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"--years takes years such as 2012-2015 or 2012,2014, got {text!r}") from error
+    return [year for span in spans for year in range(span[0], span[-1] + 1)]
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="One SELECT in BigQuery's dialect, or a file that holds it.")],
+    table: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE: a local CSV or Parquet file under the name that the query uses; may be repeated.")
+    ] = None,
+    project: Annotated[str, typer.Option(help="Ask BigQuery itself, billed to this project, after a free trial.")] = "",
+    maximum_bytes: Annotated[int, typer.Option(help="BigQuery: refuse to read more.", min=1)] = 2**30,
+    price_per_tib: Annotated[float | None, typer.Option(help="BigQuery: what your contract says a TiB costs, to be told the cost.")] = None,
+    parameter: Annotated[list[str] | None, typer.Option(help="name=value of an @name in the query; may be repeated.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="CSV file to write.")] = Path("query.csv"),
+) -> None:
+    """SQL of BigQuery's dialect on local files (extra `series`), or on the service (extra `bigquery`), into a CSV file.
+
+    Try: [bold]simulacra query cases.sql --table bigquery-public-data.covid19_nyt.us_states=us-states.csv -o cases.csv[/]
+    """
+    from simulacra.series import sql as databases
+    from simulacra.series.writing import write_rows
+
+    if bool(table) == bool(project):
+        raise typer.BadParameter("say where the tables are: --table NAME=FILE for local files, or --project for BigQuery")
+    text = Path(sql).read_text(encoding="utf-8") if sql.lower().endswith(".sql") else sql
+    say = _console().print
+    if project:
+        source = databases.bigquery(
+            project, maximum_bytes=maximum_bytes, price_per_tib=price_per_tib, say=lambda line: say(line, markup=False)
+        )
+    else:
+        source = databases.local(_named(table or [], "--table", "NAME=FILE"))
+    rows = source.query(text, _named(parameter or [], "--parameter", "name=value"))
+    write_rows(rows, out)
+    say(f"wrote {len(rows)} rows to {out}", markup=False, soft_wrap=True)
+
+
+def _named(pairs: list[str], flag: str, form: str) -> dict[str, str]:
+    """`pairs` of name=value; a name may hold dots, a value anything."""
+    if wrong := next((pair for pair in pairs if not all(pair.partition("="))), None):
+        raise typer.BadParameter(f"{flag} takes {form}, got {wrong!r}")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
 def main() -> None:
     """Entry point: errors become one clear message and a documented exit code."""
     sys.path.append("")  # studies of your own, in the folder you are in; last, so that they shadow nothing
@@ -400,10 +482,7 @@ def _free(path: Path) -> Path:
 
 
 def _conditions(pairs: list[str]) -> dict[str, str]:
-    wrong = [p for p in pairs if "=" not in p]
-    if wrong:
-        raise typer.BadParameter(f"--condition takes name=value, got {wrong[0]!r}")
-    return dict(p.split("=", 1) for p in pairs)
+    return _named(pairs, "--condition", "name=value")
 
 
 def _rows(text: str) -> list[int]:

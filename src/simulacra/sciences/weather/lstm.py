@@ -72,6 +72,8 @@ class QuantileLSTM:
         )
         self.copula = torch.eye(recipe.horizon)  # correlation of normal scores of the days ahead
         self._training: Outlook | None = None
+        self._keys: Tensor | None = None  # of the training rows, sorted, and what was worked out of each
+        self._known: list[Tensor] = []
 
     def step(self, batch: Outlook) -> Mapping[str, Tensor]:
         self.networks.train()
@@ -82,8 +84,7 @@ class QuantileLSTM:
         return {"pinball": loss.detach(), "gradient": norm}
 
     def _loss(self, batch: Outlook) -> Tensor:
-        x, background = self._seen(batch)
-        target = self._departures(batch)
+        x, background, target = self._remembered(batch)
         seen = target.isfinite()
         jittered = x.clone()
         jittered[..., 0] += self.recipe.jitter * torch.randn(x.shape[:2]).to(x)
@@ -91,6 +92,23 @@ class QuantileLSTM:
         error = target.nan_to_num()[..., None] - quantiles
         pinball = (error @ error.new_tensor(LEVELS) + nn.functional.relu(-error).sum(dim=-1)) / len(LEVELS)  # max(q e, (q - 1) e)
         return (pinball * seen).sum() / (len(self.networks) * seen.sum().clamp(min=1))
+
+    def learn_from(self, training: Outlook) -> None:
+        """Remember what the networks see of the training rows: steps then need not work it out again."""
+        parts = [training[start : start + 4096] for start in range(0, len(training), 4096)]
+        found = [torch.cat(field) for field in zip(*((*self._seen(part), self._departures(part)) for part in parts), strict=True)]
+        self._keys, order = _key(training).sort()
+        self._known = [field[order] for field in found]
+        self._training = training
+
+    def _remembered(self, batch: Outlook) -> tuple[Tensor, Tensor, Tensor]:
+        """What the networks see of the rows, and the departures that came."""
+        if self._keys is not None:
+            keys = _key(batch)
+            at = torch.searchsorted(self._keys, keys).clamp(max=len(self._keys) - 1)
+            if bool((self._keys[at] == keys).all()):
+                return self._known[0][at], self._known[1][at], self._known[2][at]
+        return *self._seen(batch), self._departures(batch)
 
     def _seen(self, rows: Outlook) -> tuple[Tensor, Tensor]:
         """Features of the last days (n, steps, width), and of the last month and year (n, 2)."""
@@ -155,6 +173,11 @@ class QuantileLSTM:
         return {k: v for k, v in self.state_dict().items() if not k.startswith("optimiser.")}
 
 
+def _key(rows: Outlook) -> Tensor:
+    """One whole number per series and origin."""
+    return rows.series * 2**24 + rows.day
+
+
 def _regressors(x: Tensor, background: Tensor, lags: int) -> Tensor:
     """What the regression sees, (n, features): a constant, the last `lags` days of everything but the season, and the background, each
     alone and times every harmonic of the year."""
@@ -203,7 +226,7 @@ def build(recipe: LSTMRecipe, training: Outlook) -> Any:
         raise Refused(f"the network looks back {max(recipe.window, recipe.lags)} days, but --past keeps only {recipe.past}")
     climate = Climate.fitted(training)
     learner = QuantileLSTM(recipe, climate, *_regression(recipe, climate, training))
-    learner._training = training
+    learner.learn_from(training)
     return learner
 
 
@@ -273,9 +296,9 @@ study = Study(
         ),
     },
     expect={
-        "quick": "",
-        "laptop": "",
-        "paper": "",
+        "quick": "about 15 s of processor time on one core",
+        "laptop": "3 min on one thread of a busy 2-core machine, 70 years of one station",
+        "paper": "50 min on one thread of a busy 2-core machine",
     },
     load=load,
     build=build,
