@@ -204,6 +204,17 @@ def test_an_anomaly_changes_the_density_as_its_variance_on_the_diagonal_does():
             assert joint.log_densities[row, 1 + component] == pytest.approx(expected, rel=1e-9)
 
 
+def test_learning_keeps_the_chances_of_an_anomaly_below_one_however_far_ahead_it_looks():
+    cases = np.exp(6 + np.cumsum(np.random.default_rng(0).normal(scale=0.3, size=(4, 80)), axis=1))
+    cases[:, ::7] *= 4  # surprises wherever one looks
+    windows = pooled.Windows.of(cases[:, :20], cases[:, 20:], "log1p")
+    start = pooled.START.copy()
+    start[7] = pooled.BOUNDS[7, 1]
+    theta, value, _ = pooled.learn(windows, start, 4)
+    assert np.isfinite(value)
+    assert np.exp(theta[7]) * (pooled.RECENT + 60) < 1
+
+
 def test_forecasts_are_those_of_the_dense_gaussian_process_where_the_two_are_the_same():
     theta = THETA.copy()
     theta[5:8] = np.log([1e-14, 1e12, 1e-14])  # even noise, no doubt of the scale, no anomalies

@@ -1,6 +1,7 @@
 """Forecasts of weather: against laws that are known, and against what the article printed."""
 
 import dataclasses
+import gzip
 import os
 from pathlib import Path
 
@@ -270,6 +271,25 @@ def test_the_articles_recipes_ask_for_its_data():
             study.load(study.recipes["paper"])
 
 
+def test_a_table_that_is_not_the_articles_is_refused_zipped_or_not_and_nothing_is_asked_of_its_series(tmp_path):
+    recipe = lstm.study.recipes["paper"]
+    other = tmp_path / "other.csv.gz"
+    other.write_bytes(gzip.compress(b"date,tmax\n2020-01-01,50\n"))
+    with pytest.raises(Refused, match="no columns series"):
+        lstm.load(recipe.model_copy(update={"data": other}))
+    wrong = csv_of(tmp_path / "wrong.csv", "series,day_of_year,temp_max_f", [("0", "1", "warm")])
+    with pytest.raises(Refused, match="degrees Fahrenheit"):
+        lstm.load(recipe.model_copy(update={"data": wrong}))
+    with pytest.raises(Refused, match="no dates to look ahead from"):
+        forecast.ask(recipe, 1, {})
+
+
+def test_pictures_have_the_unit_of_the_file_and_of_the_articles_series_its_own():
+    ours, theirs = lstm.study.recipes["quick"], lstm.study.recipes["paper"]
+    assert forecast.unit_of(ours.model_copy(update={"past": theirs.past, "horizon": theirs.horizon})) == "°C"
+    assert forecast.unit_of(theirs) == "°F"
+
+
 # ------------------------------------------------------------------------------------------------------- a user's data
 
 
@@ -308,6 +328,8 @@ def test_training_tuning_and_held_out_days_are_where_the_recipe_says(tmp_path):
     assert int(split.held_out.day.min()) == day_of("2004-03-01")
     with pytest.raises(Refused, match="no origin is left for held_out"):
         gp.load(recipe.model_copy(update={"tune_until": "2030-01-01"}))
+    with pytest.raises(Refused, match="--train-until must come before"):
+        gp.load(recipe.model_copy(update={"tune_until": "2003-06-30"}))
     with pytest.raises(ValueError, match="is not a date"):
         type(recipe).model_validate({**recipe.model_dump(), "train_until": "June"})
 

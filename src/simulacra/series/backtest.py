@@ -285,12 +285,13 @@ def _calibration(
     means, resampled = np.nanmean(shares, axis=0), case.resampled(shares, seed)
     cases = _independent(means, resampled, known)
     found, floor, ceiling = float(distance(means[None])[0]), chance(cases), float(distance(half[None])[0])
-    low, high = _interval((distance(resampled) - floor) / (ceiling - floor), found)
+    gap = (found - floor) / (ceiling - floor)
+    low, high = _interval((distance(resampled) - floor) / (ceiling - floor), gap)
     band = np.sqrt(expected * (1 - expected) / cases)
     return Finding(
         name, unit, f"{about} The floor is that of a calibrated forecast on {cases:.0f} independent cases, as many as scatter alike.",
         grid_name, grid, expected * shown, means * shown, half * shown, band * shown, "half the right spread",
-        found, floor, ceiling, (found - floor) / (ceiling - floor), low, high, bars=bars,
+        found, floor, ceiling, gap, low, high, bars=bars,
     )  # fmt: skip
 
 

@@ -475,7 +475,8 @@ def _interleaved(
             telling.append((_share_of_numbers(column) > 0.5, len(set(marks)), name))  # a name tells more than a number
     if telling:
         _, count, name = min(telling)
-        return f"{said}: {count} series in one file, told apart by {name!r}; say so: series_column={name!r} (--series {name})"
+        flags = f"--series-column {name}, or --station {name} of weather systems"
+        return f"{said}: {count} series in one file, told apart by {name!r}; say so: series_column={name!r} ({flags})"
     if np.mean(several == several.max()) > 0.9:
         return f"{said}, and so it is on most days: {several.max()} series interleaved; add a column that names the series of each row"
     return f"{said}; {int(np.sum(several > 1))} days have more than one value: keep one row per day"
@@ -529,7 +530,8 @@ def _daily_counts(
         if 0 in totals:
             raise Refused(
                 f"{origin}: {columns[0]!r} hardly ever falls, so it looks like running totals, not values of each day; pass "
-                "cumulative=True (--cumulative) to difference them, or cumulative=False (--no-cumulative) if they are values of each day"
+                "cumulative=True (--cumulative; of a recipe: --cumulative true) to difference them, or cumulative=False (--no-cumulative; "
+                "--cumulative false) if they are values of each day"
             )
         return grid, table
     table = table.copy()

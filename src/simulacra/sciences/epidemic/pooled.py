@@ -104,7 +104,9 @@ def learn(windows: Windows, start: Array, evaluations: int) -> tuple[Array, floa
             return 1e10, np.zeros(len(theta))
         return -value, -gradient
 
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=BOUNDS, options={"maxfun": evaluations, "maxiter": evaluations})
+    bounds = BOUNDS.copy()  # at most one anomaly in a window: its places share less than all of the probability
+    bounds[7, 1] = min(bounds[7, 1], np.log(0.5 / (RECENT + windows.future.shape[1])))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxfun": evaluations, "maxiter": evaluations})
     return np.asarray(found.x), -float(found.fun), int(found.nfev)
 
 

@@ -9,9 +9,7 @@ method, and forecasts that anybody could have made.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +22,7 @@ from torch import Tensor, nn
 from simulacra.descent import Descent
 from simulacra.evidence import Check
 from simulacra.families.gp import ExponentiatedQuadratic, GaussianProcess, Periodic, Posterior, White
-from simulacra.series.reading import Table
+from simulacra.series.reading import Table, rows_of
 from simulacra.series.windows import Outlook, outlooks
 from simulacra.study import Noise, Refused, Split
 
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 FILE = "skagit_six_series.csv"
+UNIT = "°F"
 AVERAGE = 6
 TRAINED_ON = (AVERAGE, 1)
 HIDDEN = 100
@@ -77,15 +76,18 @@ def series_in(path: Path | None) -> tuple[dict[int, Array], dict[str, str]]:
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise Refused(f"{file}: no such file; the article's recipe needs its six series, {FILE}")
-    text = file.read_bytes()
-    rows = list(csv.DictReader(text.decode().splitlines()))
-    if not rows or not {"series", "day_of_year", "temp_max_f"} <= set(rows[0]):
+    rows = rows_of(file)
+    if not {"series", "day_of_year", "temp_max_f"} <= set(rows.columns):
         raise Refused(f"{file} holds no columns series, day_of_year, temp_max_f; the recipes quick and laptop take other data")
-    found = {s: np.array([float(r["temp_max_f"]) for r in rows if int(r["series"]) == s]) for s in range(6)}
+    try:
+        number, values = np.array(rows.columns["series"], int), np.array(rows.columns["temp_max_f"], float)
+    except ValueError as error:
+        raise Refused(f"{file}: series must be numbers from 0 to 5 and temp_max_f degrees Fahrenheit ({error})") from error
+    found = {s: values[number == s] for s in range(6)}
     if min(map(len, found.values())) < SCORED:
         raise Refused(f"{file}: six series of at least {SCORED} days were expected, got {[len(v) for v in found.values()]}")
     found[AVERAGE] = np.mean([values[:SCORED] for values in found.values()], axis=0)
-    return found, {str(file): hashlib.sha256(text).hexdigest()}
+    return found, dict(rows.files)
 
 
 # ------------------------------------------------------------------------------------------------------------------- LSTM
@@ -97,7 +99,7 @@ def windows_of_a_week(recipe: WeatherRecipe) -> Split[Outlook]:
     values = np.full((7, max(map(len, series.values())), 3), np.nan)
     for number, days in series.items():
         values[number, : len(days)] = np.stack([days, np.full(len(days), days.min()), np.full(len(days), days.max())], axis=1)
-    table = Table([str(s) for s in range(7)], np.arange(values.shape[1]), values, ("temp_max_f", "lowest", "highest"), "°F", (), files)
+    table = Table([str(s) for s in range(7)], np.arange(values.shape[1]), values, ("temp_max_f", "lowest", "highest"), UNIT, (), files)
     rows = outlooks(table, 7, 1, known=7)
     rows = rows[rows.past[..., 0].isfinite().all(dim=1)]
     trained = torch.isin(rows.series, torch.tensor(TRAINED_ON))

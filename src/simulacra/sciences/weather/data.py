@@ -66,6 +66,8 @@ def load(recipe: WeatherRecipe) -> Split[Outlook]:
         day_of(date) if date else first + round(share * (last - first))
         for date, share in ((recipe.train_until, SHARES[0]), (recipe.tune_until, sum(SHARES)))
     ]
+    if not ends[0] < ends[1]:
+        raise Refused(f"training ends on {date_of(ends[0])} and tuning on {date_of(ends[1])}: --train-until must come before --tune-until")
     origin = (
         f"{table.columns[0]}{f' ({table.unit})' if table.unit else ''} of {len(table.names)} "
         f"station{'s' if len(table.names) > 1 else ''}, {date_of(first)} to {date_of(last)}; trained to {date_of(ends[0])}, "

@@ -12,6 +12,7 @@ import torch
 
 from simulacra.evidence import Figure
 from simulacra.measures.scores import HUB_LEVELS, quantiles_of
+from simulacra.sciences.weather import article
 from simulacra.sciences.weather.data import WeatherRecipe, table_of
 from simulacra.series import windows
 from simulacra.series.windows import Outlook, date_of, day_of, origins_on
@@ -26,10 +27,15 @@ SHOWN = 4  # fans in a report
 
 
 def ask(recipe: WeatherRecipe, n: int, conditions: Mapping[str, str]) -> Outlook:
-    """A template of n forecasts of one station from one origin. Raises Refused for an origin or a station that is not in the record."""
+    """A template of n forecasts of one station from one origin.
+
+    Raises Refused for an origin or a station that is not in the record, and for the article's series, which have no dates.
+    """
     unknown = set(conditions) - set(CONDITIONS)
     if unknown:
         raise Refused(f"forecasts of weather can be asked for {', '.join(CONDITIONS)}, not for {', '.join(sorted(unknown))}")
+    if _of_the_article(recipe):
+        raise Refused("the article's series have no dates to look ahead from; its numbers are in the report; draw from a run of `laptop`")
     table = table_of(recipe)
     name = conditions.get("station", table.names[0])
     if name not in table.names:
@@ -80,7 +86,11 @@ def caption(rows: Outlook) -> Sequence[str]:
 
 def unit_of(recipe: WeatherRecipe) -> str:
     """Unit of what is forecast, for the axes of pictures: rows carry none."""
-    return "°F" if recipe.horizon == 1 and recipe.past == 7 else table_of(recipe).unit
+    return article.UNIT if _of_the_article(recipe) else table_of(recipe).unit
+
+
+def _of_the_article(recipe: WeatherRecipe) -> bool:
+    return "article" in (getattr(recipe, "network", ""), getattr(recipe, "model", ""))
 
 
 def figures(learner: Any, split: Split[Outlook], seed: int) -> list[Figure]:
