@@ -11,10 +11,12 @@ import numpy as np
 import torch
 
 from simulacra.evidence import Figure
+from simulacra.measures.calibration import pit
 from simulacra.measures.scores import HUB_LEVELS, quantiles_of
 from simulacra.sciences.weather import article
 from simulacra.sciences.weather.data import WeatherRecipe, table_of
-from simulacra.series import windows
+from simulacra.sciences.weather.statistics import LEADS
+from simulacra.series import backtest, rivals, windows
 from simulacra.series.windows import Outlook, date_of, day_of, origins_on
 from simulacra.study import Noise, Refused, Split
 
@@ -23,7 +25,7 @@ CONDITIONS = {
     "station": "name of the station, where there are several; default: the first",
 }
 FORMATS = (".csv",)
-SHOWN = 4  # fans in a report
+SHOWN, SKILLED = 4, 600  # fans in a report; origins behind its picture of skill
 
 
 def ask(recipe: WeatherRecipe, n: int, conditions: Mapping[str, str]) -> Outlook:
@@ -94,7 +96,27 @@ def _of_the_article(recipe: WeatherRecipe) -> bool:
 
 
 def figures(learner: Any, split: Split[Outlook], seed: int) -> list[Figure]:
-    """Fans of held-out origins spread over the seasons."""
+    """Fans of held-out origins spread over the seasons, the skill over every rival by lead, and the PIT of the first day."""
+    return [*_fans(learner, split, seed), *_skill(learner, split, seed)]
+
+
+def _skill(learner: Any, split: Split[Outlook], seed: int) -> list[Figure]:
+    from simulacra.series import pictures
+
+    rows = split.held_out[torch.linspace(0, len(split.held_out) - 1, min(SKILLED, len(split.held_out))).round().long()]
+    drawn = learner.draw(rows, Noise(seed, range(len(rows))))
+    leads = [lead for lead in LEADS if lead <= rows.horizon]
+    skills = backtest.skills(rows, drawn, rivals.rivals(split.train)[0], leads, seed)
+    image = pictures.skill_by_lead(leads, skills, "day", f"CRPS on {len(rows)} held-out origins")
+    levels = pit(rows.future[:, 0, 0].numpy(), drawn.future[:, :, 0].numpy(), seed=seed)
+    shown = pictures.pit_histogram(levels[np.isfinite(levels)], "Probability integral transform, 1 day ahead")
+    return [
+        Figure("Skill over forecasts that anybody can make", "Above 0: a lower CRPS than the rival's. Intervals of 95 %.", image),
+        Figure("Calibration, a day ahead", "Flat where the forecast's law is right; a valley says too narrow, a hill too wide.", shown),
+    ]
+
+
+def _fans(learner: Any, split: Split[Outlook], seed: int) -> list[Figure]:
     from simulacra.series import pictures
 
     rows = split.held_out[split.held_out.future[:, 0].isfinite().all(dim=1)]
