@@ -355,6 +355,17 @@ def test_a_forecast_is_asked_for_by_origin_and_station_and_written_as_a_table(tm
             forecast.ask(recipe, 1, {name: value})
 
 
+def test_a_station_whose_record_begins_after_training_is_left_out_and_named(tmp_path):
+    rows = [(day, "old", x) for day, x, *_ in some_weather()]
+    path = csv_of(tmp_path / "w.csv", "date,station,tmax", rows + [(day, "new", x) for day, _, x in rows[-200:]])
+    recipe = gp.study.recipes["quick"].model_copy(update={"data": path, "station": "station"})
+    split = gp.load(recipe)
+    assert {*split.validation.series.tolist(), *split.held_out.series.tolist()} == {*split.train.series.tolist()} == {1}
+    assert "training holds no day of them: stations 0" in split.origin
+    every = lstm.load(lstm.study.recipes["quick"].model_copy(update={"data": path, "station": "station"}))
+    assert set(every.held_out.series.tolist()) == {0, 1}  # the network takes the mean of the stations that it knows
+
+
 def test_a_station_that_a_process_was_not_trained_on_is_refused(process):
     _, learner, split = process
     row = split.held_out[[0]]

@@ -49,16 +49,11 @@ def pinball(y: ArrayLike, quantile: ArrayLike, level: ArrayLike) -> Array:
     return np.asarray(np.maximum(level * error, (level - 1) * error))
 
 
-def interval_score(y: ArrayLike, lower: ArrayLike, upper: ArrayLike, alpha: float) -> Array:
-    """Score of a central interval that should hold y with probability 1 - alpha: (u - l) + (2/alpha) times the miss."""
-    y, lower, upper = (np.asarray(v, np.float64) for v in (y, lower, upper))
-    return np.asarray((upper - lower) + 2 / alpha * (np.maximum(lower - y, 0) + np.maximum(y - upper, 0)))
-
-
 def weighted_interval_score(y: ArrayLike, quantiles: ArrayLike, levels: ArrayLike = HUB_LEVELS) -> Array:
     """WIS (...,) of quantiles (..., K) at symmetric levels (K,) that hold the median, for truths y (...,).
 
-    [|y - median| / 2 + sum_k (alpha_k / 2) IS_k] / (number of intervals + 1/2), which is twice the mean pinball score over the
+    [|y - median| / 2 + sum_k (alpha_k / 2) IS_k] / (number of intervals + 1/2), IS_k = (u - l) + (2/alpha_k) times the miss of the
+    interval that holds y with probability 1 - alpha_k; this is twice the mean pinball score over the
     levels (Bracher et al. 2021, doi:10.1371/journal.pcbi.1008618).
     """
     levels = np.asarray(levels, np.float64)
@@ -87,13 +82,6 @@ def energy_score(y: ArrayLike, members: ArrayLike) -> Array:
         apart = square[:, :, None] + square[:, None, :] - 2 * block @ block.transpose(0, 2, 1)
         result[start : start + 256] -= np.sqrt(np.maximum(apart, 0)).mean(axis=(1, 2)) / 2
     return np.asarray(result)
-
-
-def skill(score: ArrayLike, reference: ArrayLike) -> float:
-    """1 - mean score / mean score of the reference, over the entries that both have: 1 perfect, 0 no better, below 0 worse."""
-    score, reference = np.asarray(score, np.float64), np.asarray(reference, np.float64)
-    both = np.isfinite(score) & np.isfinite(reference)
-    return float(1 - score[both].mean() / reference[both].mean())
 
 
 def block_bootstrap(scores: ArrayLike, days: ArrayLike, *, block: int = 30, count: int = 1000, seed: int) -> Array:

@@ -14,6 +14,7 @@ docs/weather.md holds what was measured.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -214,8 +215,19 @@ def paths(like: Outlook, mean: Array, covariance: Array, noise: Noise, members: 
 
 
 def load(recipe: GPRecipe) -> Split[Outlook]:
-    """The recipe's stations, or the article's samples."""
-    return article.sampled_years(recipe) if recipe.model == "article" else data.load(recipe)
+    """The recipe's stations, or the article's samples. A station without a day of training has no process, and is left out."""
+    if recipe.model == "article":
+        return article.sampled_years(recipe)
+    split = data.load(recipe)
+    known = split.train.series.unique()  # type: ignore[no-untyped-call]
+    tuned, judged = (torch.isin(rows.series, known) for rows in (split.validation, split.held_out))
+    if bool(tuned.all()) and bool(judged.all()):
+        return split
+    if not (bool(tuned.any()) and bool(judged.any())):
+        raise Refused("no station has days of training, of tuning and of judging: move --train-until and --tune-until")
+    late = sorted({*split.validation.series[~tuned].tolist(), *split.held_out.series[~judged].tolist()})
+    said = f"{split.origin} Not forecast, for training holds no day of them: stations {', '.join(map(str, late))} (counted from 0)."
+    return dataclasses.replace(split, validation=split.validation[tuned], held_out=split.held_out[judged], origin=said)
 
 
 def build(recipe: GPRecipe, training: Outlook) -> Any:
@@ -256,7 +268,8 @@ def _posterior_figures(learner: TemperatureGP, split: Split[Outlook], seed: int)
     from simulacra.series import pictures
 
     number, unit = int(learner.climate.stations[0]), forecast.unit_of(learner.recipe)
-    known, came = learner.record[number], as_series(split.validation[split.validation.series == number])[number]
+    known = learner.record[number]
+    came = as_series(split.validation[split.validation.series == number]).get(number, (known[0][:0], known[1][:0]))
     last = int(known[0][-1])
     posterior = learner.posterior(number, last - 10 * YEAR)
     days = np.arange(last - SHOWN, last + SHOWN + 1)
