@@ -177,6 +177,10 @@ def test_the_regression_it_starts_from_finds_the_memory_of_simulated_weather():
     split = lstm.load(recipe)
     learner = lstm.build(recipe, split.train)
     assert learner.memory[:3].numpy() == pytest.approx([0.75, 0.75**2, 0.75**3], abs=0.03)
+    future = split.train.future.clone()
+    future[torch.rand(future.shape, generator=torch.Generator().manual_seed(0)) < 0.4] = torch.nan
+    _, memory = lstm._regression(recipe, learner.climate, split.train.with_future(future))
+    assert memory[:3].numpy() == pytest.approx([0.75, 0.75**2, 0.75**3], abs=0.03)  # days that did not come teach nothing
 
 
 def test_a_shipped_learner_draws_what_the_trained_one_does(network, process):

@@ -231,20 +231,24 @@ def build(recipe: LSTMRecipe, training: Outlook) -> Any:
 
 
 def _regression(recipe: LSTMRecipe, climate: Climate, training: Outlook) -> tuple[Tensor, Tensor]:
-    """Ridge regression of each day ahead (features, H), and the correlation of departures over each lead (H,)."""
+    """Ridge regression of each day ahead (features, H) on the days that came, and the correlation of departures over each lead (H,)."""
     products, both, squares = None, None, torch.zeros(3, recipe.horizon, dtype=torch.float64)
+    whole = bool(training.future.isfinite().all())  # then all days ahead share one matrix of products
     for start in range(0, len(training), 4096):
         rows = training[start : start + 4096]
         x = climate.features(rows, recipe.lags)
         design, today = _regressors(x, climate.background(rows), recipe.lags).double(), x[:, -1, :1].double()
         centre, scale = climate.normal(rows.series, rows.target_days())
-        target = ((rows.future[:, 0] - centre) / scale).nan_to_num().double()
-        products = design.T @ design + (0 if products is None else products)
+        target = ((rows.future[:, 0] - centre) / scale).double()
+        came, target = target.isfinite().double(), target.nan_to_num()
+        masks = came[:, :1] if whole else came
+        found = torch.stack([design.T @ (mask[:, None] * design) for mask in masks.T])
+        products = found + (0 if products is None else products)
         both = design.T @ target + (0 if both is None else both)
-        squares += torch.stack([(today * target).sum(0), (today**2 + 0 * target).sum(0), (target**2).sum(0)])
+        squares += torch.stack([(today * target).sum(0), (today**2 * came).sum(0), (target**2).sum(0)])
     assert products is not None
     assert both is not None
-    slope = torch.linalg.solve(products + RIDGE * torch.eye(len(products), dtype=torch.float64), both)
+    slope = torch.linalg.solve(products + RIDGE * torch.eye(len(both), dtype=torch.float64), both.T[..., None])[..., 0].T
     memory = squares[0] / (squares[1] * squares[2]).clamp(min=1e-12).sqrt()
     return slope.float(), memory.float()
 
