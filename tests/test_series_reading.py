@@ -193,7 +193,7 @@ def test_two_interleaved_series_are_recognised_and_the_column_that_tells_them_ap
 
 
 def test_a_single_contradiction_is_not_called_interleaved(tmp_path):
-    with pytest.raises(Refused, match="2020-01-04 has different values in line 5 and line 32; 1 days have more than one value"):
+    with pytest.raises(Refused, match="2020-01-04 has different values in line 5 and line 32; days with more than one value: 1"):
         read(series(tmp_path, [*days(30), days(30)[3]], [*values(30), 99]))
 
 
@@ -306,6 +306,12 @@ def test_flags_thousands_and_decimal_commas_are_read(tmp_path):
 
 def running_totals(n=60, seed=0):
     return np.cumsum(np.random.default_rng(seed).poisson(20, n))
+
+
+def test_the_dates_do_not_tell_series_apart(tmp_path):
+    path = series(tmp_path, days(60), running_totals(), header="date,cases")
+    with pytest.raises(Refused, match="'date' holds the dates, so it cannot tell series apart"):
+        read(path, column="cases", series_column="date", cumulative=True)
 
 
 def test_running_totals_are_refused_unless_somebody_says_what_they_are(tmp_path):

@@ -137,6 +137,8 @@ def to_table(
         raise Refused(f"{rows.origin} holds no rows of data")
     cells = _with_joined_date(cells)
     date_column = _date_column(rows, cells, date_column)
+    if series_column == date_column:
+        raise Refused(f"{rows.origin}: {date_column!r} holds the dates, so it cannot tell series apart; name that of stations or states")
     stamps = dates.stamps(cells[date_column], f"{rows.origin}: {date_column}", rows.where)
     remarks += stamps.remarks
     wanted = _wanted(rows, cells, column, inputs, (date_column, series_column))
@@ -479,7 +481,7 @@ def _interleaved(
         return f"{said}: {count} series in one file, told apart by {name!r}; say so: series_column={name!r} ({flags})"
     if np.mean(several == several.max()) > 0.9:
         return f"{said}, and so it is on most days: {several.max()} series interleaved; add a column that names the series of each row"
-    return f"{said}; {int(np.sum(several > 1))} days have more than one value: keep one row per day"
+    return f"{said}; days with more than one value: {int(np.sum(several > 1))}; keep one row per day"
 
 
 def _step(days: Days, code: NDArray[np.int64], every: str | None, origin: str, remarks: list[str]) -> int:
