@@ -32,7 +32,6 @@ from typing import Any, Generic
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from simulacra.descent import Descent, under
 from simulacra.study import Noise, Refused, S
@@ -233,6 +232,8 @@ def spectrally_normed(player: nn.Module) -> nn.Module:
 
 # --- the game ---
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 
 class Game(Generic[S]):
     """One alternation per step: the critic descends `critic_steps` times, each on its own share of the batch, the generator once.
@@ -254,7 +255,7 @@ class Game(Generic[S]):
         self.generator, self.critic, self.rules, self.latent = generator, critic, rules, latent
         self.rows_of, self.samples_from, self.view = rows_of, samples_from, view
         self.critic_steps, self.penalised, self.augment = critic_steps, penalised, augment
-        coupled = [name for name, layer in critic.module.named_modules() if isinstance(layer, _BatchNorm)]
+        coupled = [name for name, layer in critic.module.named_modules() if isinstance(layer, BATCH_NORMS)]
         if coupled and rules.penalty is not None and rules.weight:
             raise Refused(
                 f"the critic normalises over the batch ({', '.join(coupled)}), so its score of a row depends on the other rows and the "
