@@ -167,7 +167,7 @@ def test_before_training_the_network_forecasts_what_it_starts_from(start):
     x, background = learner._seen(rows)
     expected = {
         "climatology": torch.zeros(5, recipe.horizon), "persistence": x[:, -1, :1].expand(5, recipe.horizon),
-        "regression": lstm._regressors(x, background, recipe.lags) @ learner.slope,
+        "regression": x[:, -1, :1] * learner.memory + lstm._regressors(x, background, recipe.lags) @ learner.slope,
     }[start]  # fmt: skip
     assert torch.allclose(learner.quantiles(rows)[..., lstm.MIDDLE], expected)
 

@@ -18,6 +18,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
@@ -35,7 +36,9 @@ from simulacra.study import Noise, Refused, Split, Study
 LEVELS = (0.01, 0.025, *(round(0.05 * k, 2) for k in range(1, 20)), 0.975, 0.99)
 MIDDLE = len(LEVELS) // 2
 HELD = 4096  # training rows from which the dependence between days ahead is estimated
-RIDGE = 30.0  # squared coefficients of the regression count as much as so many days
+RIDGES = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0)  # squared coefficients of the regression count as much as so many days
+FEWEST = 30  # steps that learn, however few the rows
+BLOCKS = 8  # stretches of the training rows that are left out in turn to choose among them
 
 
 class LSTMRecipe(WeatherRecipe):
@@ -51,6 +54,7 @@ class LSTMRecipe(WeatherRecipe):
     lags: int = Field(5, ge=1, le=30, description="Days that the regression sees.")
     head: Literal["quantile", "gaussian"] = Field("quantile", description="Free quantiles, or a normal law with its own spread each day.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Share of hidden numbers that are silenced in training.")
+    passes: float = Field(14.0, gt=0, le=1000, description="Most passes over the training rows; steps after the last change nothing.")
     jitter: float = Field(0.05, ge=0, le=1, description="Noise added to departures in training, in their standard deviations.")
     lr: float = Field(3e-3, gt=0, le=0.1, description="Adam's learning rate; falls to 0 on a half cosine (article: stays).")
     weight_decay: float = Field(1e-4, ge=0, le=1, description="Pull of the weights towards 0, of AdamW.")
@@ -59,8 +63,9 @@ class LSTMRecipe(WeatherRecipe):
 class QuantileLSTM:
     """An ensemble that forecasts quantiles of standardised departures for each day ahead."""
 
-    def __init__(self, recipe: LSTMRecipe, climate: Climate, slope: Tensor, memory: Tensor) -> None:
+    def __init__(self, recipe: LSTMRecipe, climate: Climate, slope: Tensor, memory: Tensor, rows: int) -> None:
         self.recipe, self.climate = recipe, climate
+        self.last = min(recipe.steps, max(FEWEST, math.ceil(recipe.passes * rows / recipe.batch)))  # the last step that learns
         self.slope = slope  # (features, H): the regression
         self.memory = memory  # (H,): correlation of departures over each lead; sets the spread to start from
         outputs = recipe.horizon * (1 + (len(LEVELS) - 1 if recipe.head == "quantile" else 1))
@@ -68,17 +73,23 @@ class QuantileLSTM:
             LastStateThenDense(climate.width, 6, recipe.hidden, outputs, recipe.dropout) for _ in range(recipe.ensemble)
         )
         self.descent = Descent(
-            self.networks, lr=recipe.lr, weight_decay=recipe.weight_decay, clip=float(recipe.ensemble), warmup=50, horizon=recipe.steps
-        )
+            self.networks, lr=recipe.lr, weight_decay=recipe.weight_decay, clip=float(recipe.ensemble), warmup=min(50, self.last // 4),
+            horizon=self.last,
+        )  # fmt: skip
         self.copula = torch.eye(recipe.horizon)  # correlation of normal scores of the days ahead
         self._training: Outlook | None = None
         self._keys: Tensor | None = None  # of the training rows, sorted, and what was worked out of each
         self._known: list[Tensor] = []
 
     def step(self, batch: Outlook) -> Mapping[str, Tensor]:
-        self.networks.train()
-        loss = self._loss(batch)
-        norm = self.descent(loss * len(self.networks))
+        if self.descent.count < self.last:
+            self.networks.train()
+            loss = self._loss(batch)
+            norm = self.descent(loss * len(self.networks))
+        else:
+            with torch.no_grad():
+                loss, norm = self._loss(batch), torch.zeros(())
+            self.descent.count += 1
         if self.descent.count == self.recipe.steps and self._training is not None:
             self.settle(self._training)
         return {"pinball": loss.detach(), "gradient": norm}
@@ -125,7 +136,7 @@ class QuantileLSTM:
             return x.new_zeros(len(x), self.recipe.horizon)
         if self.recipe.start == "persistence":
             return x[:, -1, :1].expand(-1, self.recipe.horizon)
-        return _regressors(x, background, self.recipe.lags) @ self.slope
+        return x[:, -1, :1] * self.memory + _regressors(x, background, self.recipe.lags) @ self.slope
 
     def _each(self, x: Tensor, background: Tensor, start: Tensor) -> Tensor:
         """Quantiles (networks, n, H, levels) of standardised departures."""
@@ -225,32 +236,69 @@ def build(recipe: LSTMRecipe, training: Outlook) -> Any:
     if recipe.window > recipe.past or recipe.lags > recipe.past:
         raise Refused(f"the network looks back {max(recipe.window, recipe.lags)} days, but --past keeps only {recipe.past}")
     climate = Climate.fitted(training)
-    learner = QuantileLSTM(recipe, climate, *_regression(recipe, climate, training))
+    learner = QuantileLSTM(recipe, climate, *_regression(recipe, climate, training), len(training))
     learner.learn_from(training)
     return learner
 
 
 def _regression(recipe: LSTMRecipe, climate: Climate, training: Outlook) -> tuple[Tensor, Tensor]:
-    """Ridge regression of each day ahead (features, H) on the days that came, and the correlation of departures over each lead (H,)."""
-    products, both, squares = None, None, torch.zeros(3, recipe.horizon, dtype=torch.float64)
+    """Ridge regression, on all that is seen, of what damped persistence misses of each day ahead (features, H), its ridge chosen by
+    leaving out stretches of time; and the correlation of departures over each lead (H,), which damps."""
+    parts = _stretches(training)
+    squares = torch.stack([_squares(recipe, climate, part) for part in parts]).sum(dim=0)
+    memory = (squares[0] / (squares[1] * squares[2]).clamp(min=1e-12).sqrt()).float()
     whole = bool(training.future.isfinite().all())  # then all days ahead share one matrix of products
-    for start in range(0, len(training), 4096):
-        rows = training[start : start + 4096]
-        x = climate.features(rows, recipe.lags)
-        design, today = _regressors(x, climate.background(rows), recipe.lags).double(), x[:, -1, :1].double()
-        centre, scale = climate.normal(rows.series, rows.target_days())
-        target = ((rows.future[:, 0] - centre) / scale).double()
-        came, target = target.isfinite().double(), target.nan_to_num()
-        masks = came[:, :1] if whole else came
-        found = torch.stack([design.T @ (mask[:, None] * design) for mask in masks.T])
-        products = found + (0 if products is None else products)
-        both = design.T @ target + (0 if both is None else both)
-        squares += torch.stack([(today * target).sum(0), (today**2 * came).sum(0), (target**2).sum(0)])
-    assert products is not None
-    assert both is not None
-    slope = torch.linalg.solve(products + RIDGE * torch.eye(len(both), dtype=torch.float64), both.T[..., None])[..., 0].T
-    memory = squares[0] / (squares[1] * squares[2]).clamp(min=1e-12).sqrt()
-    return slope.float(), memory.float()
+    sums = [_sums(recipe, climate, part, memory, whole) for part in parts]
+    products, both = (torch.stack(each).sum(dim=0) for each in zip(*sums, strict=True))
+    errors = []
+    for ridge in RIDGES:
+        slopes = [_solved(ridge, products - part[0], both - part[1]) for part in sums]
+        errors.append(sum(_squared_error(slope, *part) for slope, part in zip(slopes, sums, strict=True)))
+    return _solved(RIDGES[int(np.argmin(errors))], products, both).float(), memory
+
+
+def _stretches(training: Outlook) -> list[Outlook]:
+    """The rows by time, in BLOCKS parts of about equal length."""
+    first, last = int(training.day.min()), int(training.day.max()) + 1
+    part = (training.day - first) * BLOCKS // (last - first)
+    return [training[part == k] for k in range(BLOCKS) if bool((part == k).any())]
+
+
+def _today_and_ahead(recipe: LSTMRecipe, climate: Climate, rows: Outlook) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features (n, lags, width), today's departure (n, 1), those to come (n, H), 0 where unknown, and 1 where they came."""
+    x = climate.features(rows, recipe.lags)
+    centre, scale = climate.normal(rows.series, rows.target_days())
+    target = ((rows.future[:, 0] - centre) / scale).double()
+    return x, x[:, -1, :1].double(), target.nan_to_num(), target.isfinite().double()
+
+
+def _squares(recipe: LSTMRecipe, climate: Climate, rows: Outlook) -> Tensor:
+    """Sums of products of today's departure and those that came: with each other, of today's alone, of each to come alone (3, H)."""
+    _, today, target, came = _today_and_ahead(recipe, climate, rows)
+    return torch.stack([(today * target).sum(0), (today**2 * came).sum(0), (target**2).sum(0)])
+
+
+def _sums(recipe: LSTMRecipe, climate: Climate, rows: Outlook, memory: Tensor, whole: bool) -> tuple[Tensor, Tensor]:
+    """Over the days that came: products of regressors (H, f, f), or (1, f, f) where all did, and of regressors with what damped
+    persistence misses (f, H)."""
+    x, today, target, came = _today_and_ahead(recipe, climate, rows)
+    design = _regressors(x, climate.background(rows), recipe.lags).double()
+    masks = came[:, :1] if whole else came
+    products = torch.stack([design.T @ (mask[:, None] * design) for mask in masks.T])
+    return products, design.T @ (came * (target - today * memory))
+
+
+def _solved(ridge: float, products: Tensor, both: Tensor) -> Tensor:
+    """Slopes (f, H)."""
+    penalty = ridge * torch.eye(len(both), dtype=torch.float64)
+    found: Tensor = torch.linalg.solve(products + penalty, both.T[..., None])[..., 0].T
+    return found
+
+
+def _squared_error(slope: Tensor, products: Tensor, both: Tensor) -> float:
+    """Of the rows that the sums were taken over, all leads together, less what does not depend on the slope."""
+    quadratic = slope.T[:, None] @ products @ slope.T[..., None]
+    return float(quadratic.sum() - 2 * (slope * both).sum())
 
 
 def restore(recipe: LSTMRecipe, state: Mapping[str, Tensor]) -> Any:
@@ -260,7 +308,7 @@ def restore(recipe: LSTMRecipe, state: Mapping[str, Tensor]) -> Any:
         learner.network.load_state_dict(under(state, "weights"))
         return learner
     climate = Climate.from_state(under(state, "climate"))
-    drawing = QuantileLSTM(recipe, climate, state["slope"], state["memory"])
+    drawing = QuantileLSTM(recipe, climate, state["slope"], state["memory"], 0)
     drawing.networks.load_state_dict(under(state, "weights"))
     drawing.copula = state["copula"].clone()
     return drawing
