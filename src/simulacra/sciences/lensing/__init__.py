@@ -1,0 +1,1 @@
+"""Maps of the convergence of weak gravitational lensing, from a light cone, a survey or a simulator."""
