@@ -522,7 +522,7 @@ def test_the_bound_of_any_gaussian_is_its_likelihood_under_its_own_variance():
             term = diffusion.surprise(z, rows, told, t, schedule, variance=(1 / (1 / variance + 1 / ratio)).expand(3))
         else:
             own = best_variance(schedule, t, t - 1, torch.tensor([variance], dtype=torch.float64))
-            term = diffusion.step_kl(z, noise, told, t, t - 1, schedule, variance=own)
+            term = diffusion.step_kl(noise, told, t, t - 1, schedule, variance=own)
         total = total + (term * WEIGHTS).sum()
     assert float(total) == pytest.approx(normal_nll(x, mean, variance), rel=1e-9)
 
@@ -549,8 +549,8 @@ def test_the_term_of_a_step_is_the_divergence_of_two_ancestral_steps():
         q = torch.distributions.Normal(ancestral(z, noise, 0 * z, t, s, schedule), least[:, None].sqrt())
         p = torch.distributions.Normal(ancestral(z, predicted, 0 * z, t, s, schedule), own)
         expected = torch.distributions.kl_divergence(q, p).sum(1)
-        assert torch.allclose(diffusion.step_kl(z, noise, predicted, t, s, schedule, variance=variance), expected, rtol=1e-8)
-    assert diffusion.step_kl(z, noise, predicted, t, 0 * s, schedule).isinf().all()
+        assert torch.allclose(diffusion.step_kl(noise, predicted, t, s, schedule, variance=variance), expected, rtol=1e-8)
+    assert diffusion.step_kl(noise, predicted, t, 0 * s, schedule).isinf().all()
 
 
 def test_the_bound_of_continuous_data_refuses_to_end_without_noise():
@@ -559,15 +559,31 @@ def test_the_bound_of_continuous_data_refuses_to_end_without_noise():
 
 
 def test_a_grid_of_values_has_probability_one_and_the_density_where_it_is_fine():
-    grid = torch.linspace(-1, 1, 256, dtype=torch.float64)[:, None]
+    grid, values = diffusion.EIGHT_BITS, torch.linspace(-1, 1, 256, dtype=torch.float64)[:, None]
     for mean, deviation in ((0.1, 0.3), (-0.97, 0.05), (0.5, 0.002), (3.0, 1.0)):
-        nats = diffusion.binned_surprise(grid, torch.full_like(grid, mean), torch.tensor(deviation), width=2 / 255, low=-1, high=1)
+        nats = diffusion.binned_surprise(values, torch.full_like(values, mean), torch.tensor(deviation), grid)
         assert float((-nats).exp().sum()) == pytest.approx(1, rel=1e-12)
-    middle = diffusion.binned_surprise(grid[128:129], torch.tensor([[0.1]]), torch.tensor([0.3]), width=1e-4, low=-1, high=1)
-    assert float(middle) == pytest.approx(normal_nll(float(grid[128]), 0.1, 0.09) - math.log(1e-4), abs=1e-6)
-    far = diffusion.binned_surprise(grid[[1, 254]], torch.zeros(2, 1), torch.tensor(0.005), width=2 / 255, low=-1, high=1)
-    assert far.isfinite().all()  # 200 deviations away
-    assert float(far[0]) == pytest.approx(float(far[1]), rel=1e-9)
+    fine = diffusion.Grid(-1, 1, 1e-4)
+    found = diffusion.binned_surprise(values[128:129], torch.tensor([[0.1]]), torch.tensor([0.3]), fine)
+    assert float(found) == pytest.approx(normal_nll(float(values[128]), 0.1, 0.09) - math.log(1e-4), abs=1e-6)
+    far = diffusion.binned_surprise(values[[1, 254]], torch.zeros(2, 1), torch.tensor(0.005, dtype=torch.float64), grid)
+    assert float(far[0]) == pytest.approx(float(far[1]), rel=1e-9)  # 198 deviations away
+    edge = (values[254] - 1 / 255) / 0.005  # the mass beyond the bin is nothing beside what is in it; Mills' ratio
+    mills = edge**2 / 2 + 0.5 * math.log(2 * math.pi) + edge.log() + 1 / edge**2
+    assert float(far[1]) == pytest.approx(float(mills), rel=1e-8)
+
+
+def test_the_bound_on_a_fine_grid_is_the_density_times_its_width():
+    schedule, x = linear(T).respaced(5), torch.tensor([[0.2, -0.4, 0.31]], dtype=torch.float64)
+    noise = torch.randn(1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def terms(wide, grid):
+        return diffusion.bound_terms(lambda z, t: 0.9 * z, x, lambda: noise, range(5, 0, -1), schedule, wide=wide, grid=grid)[:, 0]
+
+    for wide in (False, True):
+        dense, binned = terms(wide, None), terms(wide, diffusion.Grid(-1, 1, 1e-4))
+        assert torch.equal(dense[:-1], binned[:-1])
+        assert float(binned[-1]) == pytest.approx(float(dense[-1]) - 3 * math.log(1e-4), abs=1e-4)
 
 
 def test_bits_are_nats_per_number_over_log_2():

@@ -287,9 +287,7 @@ def prior_kl(x: Tensor, freedom: Tensor | int, schedule: Schedule) -> Tensor:
     return spent * freedom + 0.5 * alpha.square() * x.double().square().flatten(1).sum(1)
 
 
-def step_kl(
-    z: Tensor, noise: Tensor, predicted: Tensor, t: Tensor, s: Tensor, schedule: Schedule, *, variance: Tensor | None = None
-) -> Tensor:
+def step_kl(noise: Tensor, predicted: Tensor, t: Tensor, s: Tensor, schedule: Schedule, *, variance: Tensor | None = None) -> Tensor:
     """KL(q(z_s | z_t, x) || p(z_s | z_t)) in nats, (n,) float64, for levels s < t: the law of `ancestral` under the `noise` that is in
     z_t, and under the noise `predicted`, with `variance` where the model's is another.
 
@@ -305,21 +303,39 @@ def step_kl(
     return 0.5 * (moved / own + excess - excess.log1p()).flatten(1).sum(1)
 
 
-def surprise(z: Tensor, x: Tensor, predicted: Tensor, t: Tensor, schedule: Schedule, *, variance: Tensor | None = None) -> Tensor:
-    """-log p(x | z_t) in nats, (n,) float64, of continuous data x (n, ...): a normal about the data that `predicted` noise leaves in
-    z_t, of `variance`, or without of sigma_t^2 / alpha_t^2. `t` is the first level that has noise."""
-    error = (data_of(z.double(), predicted.double(), t, schedule) - x.double()).square()
-    own = _over(schedule.gamma[t].exp() if variance is None else variance, error)
-    return 0.5 * (error / own + own.log() + math.log(2 * math.pi)).flatten(1).sum(1)
+@dataclass(frozen=True)
+class Grid:
+    """Values that data take: from `low` to `high` in steps of `width`, all in the units of the data."""
+
+    low: float
+    high: float
+    width: float
 
 
-def binned_surprise(x: Tensor, mean: Tensor, deviation: Tensor, *, width: float, low: float, high: float) -> Tensor:
-    """-log P(x) in nats, (n,) float64, of data (n, ...) on a grid of `width` from `low` to `high`: mass of N(mean, deviation^2) within
-    half a width of x, and beyond where x is the lowest or highest (Ho et al. 2020, eq. 13). 8-bit pixels scaled to +-1 have width 2/255.
+EIGHT_BITS = Grid(-1.0, 1.0, 2 / 255)  # 0 ... 255 scaled to +-1
+
+
+def surprise(
+    z: Tensor, x: Tensor, predicted: Tensor, t: Tensor, schedule: Schedule, *, variance: Tensor | None = None, grid: Grid | None = None
+) -> Tensor:
+    """-log p(x | z_t) in nats, (n,) float64, of data x (n, ...): a normal about the data that `predicted` noise leaves in z_t, of
+    `variance`, or without of sigma_t^2 / alpha_t^2; on a `grid`, its mass by `binned_surprise`. `t` is the first level that has noise.
     """
-    off, deviation = (x - mean).double(), _over(deviation, x).double()
-    upper = torch.where(x > high - width / 2, math.inf, (off + width / 2) / deviation)
-    lower = torch.where(x < low + width / 2, -math.inf, (off - width / 2) / deviation)
+    mean = data_of(z.double(), predicted.double(), t, schedule)
+    own = _over(schedule.gamma[t].exp() if variance is None else variance, mean)
+    if grid is not None:
+        return binned_surprise(x, mean, own.sqrt(), grid)
+    return 0.5 * ((mean - x.double()).square() / own + own.log() + math.log(2 * math.pi)).flatten(1).sum(1)
+
+
+def binned_surprise(x: Tensor, mean: Tensor, deviation: Tensor, grid: Grid) -> Tensor:
+    """-log P(x) in nats, (n,) float64, of data (n, ...) on a grid: the mass of N(mean, deviation^2) within half a width of x, and all
+    beyond where x is the lowest or highest (Ho et al. 2020, eq. 13). `deviation` is per row or of x's shape."""
+    half = grid.width / 2
+    off = (x - mean).double()
+    deviation = _over(deviation, off)
+    upper = torch.where(x > grid.high - half, math.inf, (off + half) / deviation)
+    lower = torch.where(x < grid.low + half, -math.inf, (off - half) / deviation)
     flip = lower + upper > 0  # in the lower tail a difference of two small numbers is exact
     a, b = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)
     top = torch.special.log_ndtr(b)
@@ -328,28 +344,28 @@ def binned_surprise(x: Tensor, mean: Tensor, deviation: Tensor, *, width: float,
 
 
 def bound_terms(
-    tell: Teller, x: Tensor, fresh: Callable[[], Tensor], levels: Sequence[int], schedule: Schedule, *, wide: bool = False
+    tell: Teller, x: Tensor, fresh: Callable[[], Tensor], levels: Sequence[int], schedule: Schedule,
+    *, wide: bool = False, grid: Grid | None = None,
 ) -> Tensor:
-    """Terms of the bound on -log p(x) in nats, (levels + 1, n) float64, for continuous data x (n, ...): the prior's, one per step along
-    the falling `levels`, and the surprise at the last. Their sum over the first axis is an unbiased estimate of the bound of a model
-    that draws by `ancestral` along these levels.
+    """Terms of the bound on -log p(x) in nats, (levels + 1, n) float64, for data x (n, ...) that may lie anywhere: the prior's, one per
+    step along the falling `levels`, and the surprise at the last. Their sum over the first axis is an unbiased estimate of the bound
+    of a model that draws by `ancestral` along these levels.
 
     `fresh` gives standard normal numbers of x's shape. Steps have the least of `variances`, or, `wide`, the largest, and then the
-    surprise sigma_t^2. The mean over all steps costs as many predictions; at one random step t the estimate is T times its term.
-    Raises ValueError where the last level is noiseless, and the density there infinite.
+    surprise sigma_t^2. Data on a `grid` have probabilities, others densities. The sum over all steps costs as many predictions; T
+    times the term of one random step of T is unbiased too. Raises ValueError where the last level is noiseless.
     """
     if float(schedule.sigma(levels[-1])) == 0:
-        raise ValueError(f"level {levels[-1]} has no noise: the bound of continuous data ends at one that has, such as {levels[-1] + 1}")
-    terms = [prior_kl(x, x[0].numel(), Schedule(schedule.gamma[: levels[0] + 1]))]
-    for now, then in [*pairwise(levels), (levels[-1], None)]:
-        t, noise = _full(now, x), fresh()
-        z = noised(x, noise, t, schedule)
-        predicted = tell(z, t)
-        if then is None:
-            terms.append(surprise(z, x, predicted, t, schedule, variance=schedule.sigma(t).square() if wide else None))
-        else:
-            s = _full(then, x)
-            terms.append(step_kl(z, noise, predicted, t, s, schedule, variance=variances(t, s, schedule)[1] if wide else None))
+        raise ValueError(f"level {levels[-1]} has no noise: the bound ends at one that has, such as {levels[-1] + 1}")
+    terms = [prior_kl(x, math.prod(x.shape[1:]), Schedule(schedule.gamma[: levels[0] + 1]))]
+    for now, then in pairwise(levels):
+        t, s, noise = _full(now, x), _full(then, x), fresh()
+        predicted = tell(noised(x, noise, t, schedule), t)
+        terms.append(step_kl(noise, predicted, t, s, schedule, variance=variances(t, s, schedule)[1] if wide else None))
+    t = _full(levels[-1], x)
+    z = noised(x, fresh(), t, schedule)
+    variance = schedule.sigma(t).square() if wide else schedule.gamma[t].exp()
+    terms.append(surprise(z, x, tell(z, t), t, schedule, variance=variance, grid=grid))
     return torch.stack(terms)
 
 
