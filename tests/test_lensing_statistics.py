@@ -272,3 +272,40 @@ def test_a_mask_is_told_to_the_reader(nature):
     evidence = judged(data.maps(holes, 1.0), log_normal(60, 16))
     assert "unobserved pixels in nature" in evidence.remarks[0]
     assert all(np.isfinite(f.distance) for f in evidence.findings)
+
+
+# ---------------------------------------------------------------------------------------------------------- bin by bin
+
+
+def test_discoveries_are_those_of_benjamini_and_hochberg():
+    # Their own example (1995, section 3.2): of 15 p-values the procedure at rate 0.05 calls the four smallest.
+    p = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0]
+    assert statistics.discoveries(np.array(p[::-1]), 0.05).tolist() == [False] * 11 + [True] * 4
+    assert not statistics.discoveries(np.array([0.3, 0.9]), 0.05).any()
+
+
+@pytest.fixture(scope="module")
+def much_nature():
+    return log_normal(300, 20)
+
+
+def stronger(seed, power):
+    return data.maps(np.sqrt(power) * statistics.pixels(log_normal(300, seed)), 1.0)
+
+
+def test_bins_differ_where_a_spectrum_is_too_high_and_nowhere_in_nature(much_nature):
+    alike = statistics.bin_by_bin(much_nature, stronger(21, 1.0))
+    assert sum(int(b.different.sum()) for b in alike) <= 3
+    spectrum = statistics.bin_by_bin(much_nature, stronger(22, 1.2))[0]
+    assert spectrum.name == "power spectrum"
+    assert spectrum.different[4:].all()
+    assert np.all(spectrum.effect[4:] > 0.2)
+
+
+def test_tests_that_do_not_take_the_map_as_the_unit_fail_both_ways(nature, much_nature):
+    """Pooled pixels tell nature from itself; means of bands cannot see a fifth too much power in every one of them."""
+    same = [statistics.pooled_tests(nature, log_normal(60, seed))["pixels"] for seed in range(30, 40)]
+    assert np.mean(np.array(same) < 0.01) > 0.5
+    strong = stronger(41, 1.2)
+    assert statistics.pooled_tests(much_nature, strong)["band means"] > 0.5
+    assert statistics.bin_by_bin(much_nature, strong)[0].different.any()

@@ -121,8 +121,11 @@ def smooth(kappa: Stack, radius: float, *, periodic: bool = False) -> Array:
 
 
 def minkowski(kappa: Stack, thresholds: Array, *, periodic: bool = False) -> Array:
-    """V0, V1 (per pixel) and V2 (per pixel^2) of {kappa >= threshold} of each map, (n, 3, thresholds). Smooth by 3 px or more:
-    below, pixels do not follow the contours, and V1 and V2 are those of the grid."""
+    """V0, V1 (per pixel) and V2 (per pixel^2) of {kappa >= threshold} of each map, (n, 3, thresholds).
+
+    Pixels follow the contours of maps smoothed by 2 px or more (Gaussian fields: V1 within 2 %, V2 within 4 % of the largest
+    value); at 1 px they miss by 4 % and 10 %.
+    """
     return np.stack([_minkowski(np.pad(map_, (0, 1), mode="wrap") if periodic else map_, thresholds, periodic) for map_ in kappa])
 
 
@@ -548,3 +551,68 @@ def _memorisation() -> Statistic[Any]:
         "memorisation", "dex", "log10 of the distance to the nearest training map at 16 x 16 px, eight turns and flips, in sigma.",
         lambda table: table["memorisation"][:, 0], np.linspace(-3, 1, 41), rival="copied training maps", distance=distance.shortfall,
     )  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------------------------- bin by bin
+
+
+@dataclasses.dataclass(frozen=True)
+class Bins:
+    """One curve, bin by bin: how far the drawn maps lie from nature's, and which bins show it beyond chance."""
+
+    name: str
+    effect: Array  # (k,) difference of the means, drawn minus nature, in standard deviations between maps
+    p: Array  # (k,) Kolmogorov-Smirnov test of the values of single maps
+    different: NDArray[np.bool_]  # (k,) called different, with at most `rate` of such calls expected to be false over all curves
+
+
+CURVES = (
+    "power spectrum", "one-point law", "peak counts", "minimum counts", "V0 (area)", "V1 (boundary)", "V2 (Euler characteristic)",
+    "wavelet l1 norm",
+)  # fmt: skip
+
+
+def bin_by_bin(nature: Maps, drawn: Maps, *, smoothing: float = 2.0, rate: float = 0.05) -> list[Bins]:
+    """Every bin of every curve by itself, the map being the unit; false discovery rate after Benjamini & Hochberg 1995 (JRSS B 57:289).
+
+    Bins of one curve depend on each other; the procedure holds where they do so positively, as neighbouring bins mostly do.
+    """
+    _comparable(nature, drawn, None)
+    ruler = _ruler(np.concatenate([pixels(nature), pixels(drawn)]), smoothing)
+    first, second = ruler.measure(nature, None), ruler.measure(drawn, None)
+    effects = [_effect(first[name], second[name]) for name in CURVES]
+    tests = [_each_column_differs(first[name], second[name]) for name in CURVES]
+    called = discoveries(np.concatenate(tests), rate)
+    parts = np.split(called, np.cumsum([len(p) for p in tests])[:-1])
+    return [Bins(name, effect, p, part) for name, effect, p, part in zip(CURVES, effects, tests, parts, strict=True)]
+
+
+def _effect(nature: Array, drawn: Array) -> Array:
+    spread = np.sqrt((nature.var(axis=0, ddof=1) + drawn.var(axis=0, ddof=1)) / 2)
+    difference = np.asarray(drawn.mean(axis=0) - nature.mean(axis=0), np.float64)
+    return np.asarray(np.divide(difference, spread, out=np.zeros_like(difference), where=spread > 0), np.float64)
+
+
+def _each_column_differs(nature: Array, drawn: Array) -> Array:
+    """p-values (k,); counts tie often, and the asymptotic law errs on the side of caution there."""
+    return np.array([stats.ks_2samp(a, b, method="asymp").pvalue for a, b in zip(nature.T, drawn.T, strict=True)])
+
+
+def discoveries(p: Array, rate: float) -> NDArray[np.bool_]:
+    """Which of the p-values (m,) are called: all up to the largest p_(i) <= rate i / m."""
+    ordered = np.sort(p)
+    below = np.flatnonzero(ordered <= rate * np.arange(1, len(p) + 1) / len(p))
+    return np.asarray(p <= (ordered[below[-1]] if len(below) else -1.0), np.bool_)
+
+
+def pooled_tests(nature: Maps, drawn: Maps) -> dict[str, float]:
+    """p-values of two Kolmogorov-Smirnov tests that take something else than the map for the unit. Not for a verdict.
+
+    `pixels`: all pixels pooled, though those of a map are alike, so that nature differs from itself. `band means`: the mean
+    powers of all rings as if they were draws from one law; only their order of magnitude matters, so that hardly anything fails.
+    """
+    _comparable(nature, drawn, None)
+    values = [pixels(side).ravel() for side in (nature, drawn)]
+    means = [power_spectrum(side)[1].mean(axis=0) for side in (nature, drawn)]
+    pooled = stats.ks_2samp(*(v[np.isfinite(v)] for v in values), method="asymp")
+    return {"pixels": float(pooled.pvalue), "band means": float(stats.ks_2samp(*means).pvalue)}
