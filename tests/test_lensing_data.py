@@ -75,6 +75,9 @@ def test_a_fits_file_without_a_size_or_without_an_image_is_refused(tmp_path, kap
     fits.HDUList([fits.PrimaryHDU()]).writeto(tmp_path / "empty.fits")
     with pytest.raises(Refused, match="holds no image"):
         data.read(tmp_path / "empty.fits")
+    fits.writeto(tmp_path / "picture.fits", (kappa[0] > 0).astype(np.int16), fits.Header({"ANGLE": 3.5}))
+    with pytest.raises(Refused, match=r"picture\.fits: kappa is .*int16; expected real numbers"):
+        data.read(tmp_path / "picture.fits")
 
 
 def test_hdf5_is_read_with_h5py(tmp_path, kappa):
@@ -107,6 +110,7 @@ def test_hdf5_without_h5py_says_what_to_install(tmp_path, monkeypatch):
         ({"w": 1.0}, "w = 1"),
         ({"hubble": 0.7}, "hubble is not a property"),
         ({"sigma_8": [0.8, 0.8, 0.8]}, "one for each of 2"),
+        ({"degrees": "wide"}, "expected numbers"),
     ],
 )
 def test_impossible_maps_are_refused_in_words(change, words):
@@ -149,6 +153,12 @@ def test_the_ray_traced_light_cone_is_read(data_folder):
     assert [len(part) for part in (split.train, split.validation, split.held_out)] == [40, 8, 16]
     assert split.train.kappa.std().item() == pytest.approx(0.009, rel=0.1)
     assert split.train.degrees[0].item() == pytest.approx(3.5 / 8)
+
+
+def test_a_survey_map_is_read_with_its_mask(data_folder):
+    read = data.read(data_folder / "lensing" / "cfht_emulator_noisy_map.npz")
+    assert len(read) == 1
+    assert read.kappa.isnan().float().mean().item() == pytest.approx(0.2, abs=0.02)
 
 
 # ------------------------------------------------------------------------------------------------------------ simulator
@@ -196,6 +206,9 @@ def test_log_normal_maps_have_mean_variance_and_skewness_in_closed_form(law, dra
 def test_a_shift_that_the_spectrum_forbids_is_refused():
     with pytest.raises(Refused, match="larger shift"):
         simulate.log_normal_law(-np.ones((16, 9)), 0.01)
+    k = np.hypot(np.fft.fftfreq(64)[:, None], np.fft.rfftfreq(64)[None, :])
+    with pytest.raises(Refused, match="off in variance"):
+        simulate.log_normal_law(np.exp(-((k / 0.05) ** 2)), 1e-3)
 
 
 def test_a_universe_outside_the_range_is_refused():

@@ -33,7 +33,6 @@ Array = NDArray[Any]
 UNIVERSE = ("omega_m", "sigma_8", "w", "z_source")  # columns of Maps.universe
 FITS = (".fits", ".fit", ".fits.gz", ".fit.gz")
 HDF5 = (".h5", ".hdf5")
-LARGEST = 10**9  # pixels in one file
 DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, zlib.error, zipfile.BadZipFile)  # what readers raise on broken files
 
 
@@ -94,7 +93,7 @@ def maps(kappa: Any, degrees: Any, **universe: Any) -> Maps:
     if values.ndim == 2:
         values = values[None]
     if not np.issubdtype(values.dtype, np.floating):
-        raise Refused(f"kappa is {values.dtype}; expected real numbers (the convergence itself, not a picture of it)")
+        raise Refused(f"kappa is {values.dtype.name}; expected real numbers (the convergence itself, not a picture of it)")
     unknown = set(universe) - set(UNIVERSE)
     if unknown:
         raise Refused(f"{', '.join(sorted(unknown))} is not a property of a map; known: {', '.join(UNIVERSE)}")
@@ -103,7 +102,10 @@ def maps(kappa: Any, degrees: Any, **universe: Any) -> Maps:
 
 
 def _each(value: Any, n: int, name: str) -> Array:
-    numbers = np.asarray(value, np.float32)
+    try:
+        numbers = np.asarray(value, np.float32)
+    except (TypeError, ValueError) as error:
+        raise Refused(f"{name} is {value!r}; expected numbers") from error
     if numbers.ndim > 1 or (numbers.ndim == 1 and len(numbers) not in (1, n)):
         raise Refused(f"{name} has shape {numbers.shape}; expected one number, or one for each of {n} maps")
     return np.broadcast_to(numbers.reshape(-1), (n,))
@@ -142,17 +144,19 @@ def _as_maps(path: Path, found: Mapping[str, Array], degrees: float | None) -> M
     kappa, size = found["kappa"], found.get("side_deg")
     if size is None and degrees is None:
         raise Refused(f"{path}: does not say how wide its maps are on the sky; add `side_deg` (degrees per side), or give `degrees`")
-    if size is not None and degrees is not None and not np.allclose(size, degrees, rtol=1e-3):
-        raise Refused(f"{path}: says its maps are {np.ravel(size)[0]:g} degrees wide, and {degrees:g} were asked for; give one of the two")
     if "mask" in found:
         if found["mask"].shape != kappa.shape[-found["mask"].ndim :]:
             shapes = f"`mask` has shape {found['mask'].shape} and `kappa` {kappa.shape}"
             raise Refused(f"{path}: {shapes}; expected one mask for all, or one each")
         kappa = np.where(found["mask"].astype(bool), kappa, np.nan)
     try:
-        return maps(kappa, degrees if size is None else size, **{name: found[name] for name in UNIVERSE if name in found})
+        read = maps(kappa, degrees if size is None else size, **{name: found[name] for name in UNIVERSE if name in found})
     except Refused as error:
         raise Refused(f"{path}: {error}") from error
+    if degrees is not None and not np.allclose(read.degrees, degrees, rtol=1e-3):
+        came = read.degrees[0].item()
+        raise Refused(f"{path}: says its maps are {came:g} degrees wide, and {degrees:g} were asked for; give one of the two")
+    return read
 
 
 def _npz(path: Path) -> dict[str, Array]:
@@ -190,7 +194,7 @@ def _fits(path: Path) -> dict[str, Array]:
             images = [unit for unit in file if unit.header.get("NAXIS", 0) in (2, 3) and getattr(unit, "is_image", False)]
             if not images:
                 raise Refused(f"{path}: holds no image of two or three axes; expected a convergence map, or a stack of them")
-            header, pixels = images[0].header, np.asarray(images[0].data, np.float32)
+            header, pixels = images[0].header, np.asarray(images[0].data)
     except DAMAGE as error:
         if isinstance(error, Refused):
             raise

@@ -33,6 +33,7 @@ Array = NDArray[np.float64]
 
 HUBBLE, BARYONS, TILT = 0.7, 0.046, 0.96
 EMPTINESS = 1 / 3
+MOST_CLIPPED = 0.02
 HUBBLE_LENGTH = 2997.92458  # c / H_0 in Mpc / h
 ARCMIN = np.radians(1 / 60)
 
@@ -47,7 +48,7 @@ class Universe:
     z_source: float = 1.0
 
     def __post_init__(self) -> None:
-        ranges = {"omega_m": (0.1, 0.9), "sigma_8": (0.3, 1.5), "w": (-2.0, -0.3), "z_source": (0.05, 5.0)}
+        ranges = {"omega_m": (0.1, 0.9), "sigma_8": (0.3, 1.5), "w": (-2.0, -0.3), "z_source": (0.3, 3.0)}
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
                 raise Refused(f"{name} = {getattr(self, name):g}; maps are simulated for {name} from {low:g} to {high:g}")
@@ -61,7 +62,7 @@ class Law:
     shift: float  # lambda
     variance: float  # s^2 of g
     spectrum: Array  # (side, side // 2 + 1): spectrum of kappa per pixel, P = C / pixel^2
-    clipped: float  # share of the variance of g that had to be left out, because no Gaussian field has a negative spectrum
+    clipped: float  # excess of the variance of g over the one asked for, because no Gaussian field has a negative spectrum
 
 
 def convergence_spectrum(universe: Universe, ell: Any) -> Array:
@@ -113,7 +114,10 @@ def log_normal_law(power: Array, shift: float) -> Law:
     wanted = fft.rfft2(correlation).real
     kept = np.maximum(wanted, 0)
     variance = float(fft.irfft2(kept, (side, side)).flat[0])
-    return Law(np.sqrt(kept), shift, variance, power, variance / float(correlation.flat[0]) - 1)
+    clipped = variance / float(correlation.flat[0]) - 1
+    if clipped > MOST_CLIPPED:
+        raise Refused(f"a log-normal field of this spectrum would be {clipped:.0%} off in variance; smooth it, or give a larger shift")
+    return Law(np.sqrt(kept), shift, variance, power, clipped)
 
 
 def simulate(
