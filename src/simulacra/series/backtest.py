@@ -34,6 +34,7 @@ BLOCK, RESAMPLES = 30, 1000  # days of a block at least; resamples behind every 
 CENTRAL: Array = np.array([0.5, 0.8, 0.9, 0.95])  # central intervals whose coverage is looked at
 BINS = 20  # of the PIT histogram
 SIMULATIONS = 999  # of independent uniform numbers, for the p-value
+APART = 1.5  # a rival must be so many times as far from nature as nature from itself, or the gap is noise
 FEW = 30  # origin days below which no difference is called shown
 TINY = 1e-12  # a score of a series that is constant: two forecasts without error are equally good
 PERIODS = {1: "day", 7: "week"}
@@ -403,7 +404,7 @@ def _paths(
     laws = _path_laws(truth[rows], case.period, unit)
     rivals = {"members shuffled": shuffled[rows, pick]}
     found = compare(laws, truth[rows], members[rows, pick], rivals, seed=seed, permutations=1).findings
-    told = [f for f in found if f.floor < f.ceiling]
+    told = [f for f in found if f.ceiling > APART * f.floor]
     silent = [f"{f.name} left out: {len(rows)} origins cannot tell shuffled members from nature" for f in found if f not in told]
     return told, [energy, *silent]
 
