@@ -17,6 +17,7 @@ Matter: Eisenstein & Hu 1998 transfer function, halofit; h = 0.7, Omega_b = 0.04
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 from collections.abc import Sequence
 from functools import lru_cache
@@ -82,6 +83,9 @@ def _matter(omega_m: float, sigma_8: float, w: float) -> tuple[Any, Any]:
         Omega_c=omega_m - BARYONS, Omega_b=BARYONS, h=HUBBLE, sigma8=sigma_8, n_s=TILT, w0=w,
         transfer_function="eisenstein_hu", matter_power_spectrum="halofit",
     )  # fmt: skip
+
+
+atexit.register(_matter.cache_clear)  # pyccl's own clean-up fails, loudly, once the interpreter has taken its modules down
 
 
 def empty_beam(universe: Universe) -> float:
