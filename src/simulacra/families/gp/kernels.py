@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -360,10 +360,10 @@ def _lags(t: Array, s: Array) -> Array:
     return lags
 
 
-def _free(kernel: Kernel, makers: Mapping[str, object]) -> Iterator[tuple[str, Array]]:
+def _free(kernel: Kernel, makers: Mapping[str, Callable[[], Array]]) -> Iterator[tuple[str, Array]]:
     """The derivatives of the free parameters only, each made when it is asked for: n x n matrices are large."""
     for name in kernel.free():
-        yield name, makers[name]()  # type: ignore[operator]
+        yield name, makers[name]()
 
 
 def _terms(kernel: Kernel) -> tuple[Kernel, ...]:

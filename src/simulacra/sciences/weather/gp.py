@@ -330,7 +330,7 @@ study = Study(
         "paper": GPRecipe(model="article", steps=1, batch=1, horizon=1, draws=20_000),
     },
     expect={
-        "quick": "about 20 s of processor time on one core",
+        "quick": "about 27 s of processor time on one core",
         "laptop": "5 min on one thread of a busy 2-core machine, 70 years of one station, four starts",
         "paper": "under a minute",
     },
