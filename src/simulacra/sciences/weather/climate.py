@@ -51,7 +51,7 @@ class Climate:
         centre = self.centre[:, column] @ harmonics(days, CENTRE).T
         variance = self.variance[:, column] @ harmonics(days, SCALE).T
         scale = torch.maximum(variance, 0.05 * self.variance[:, column, :1]).sqrt()
-        at = self._row(series)[:, None], day - first
+        at = self.row(series)[:, None], day - first
         return centre[at], scale[at]
 
     def features(self, rows: Outlook, steps: int) -> Tensor:
@@ -81,7 +81,8 @@ class Climate:
         """Numbers per day in `features`."""
         return 2 * len(self.wet) + 4
 
-    def _row(self, series: Tensor) -> Tensor:
+    def row(self, series: Tensor) -> Tensor:
+        """Place (n,) of stations (n,) in `centre` and `variance`."""
         same = series[:, None] == self.stations[None, :]
         return torch.where(same.any(dim=1), same.float().argmax(dim=1) + 1, 0)
 

@@ -110,7 +110,7 @@ class TemperatureGP:
         return days.astype(float), (values[:, 0] - self._mean(number)) / self._scale(number, days[None])[0]
 
     def _mean(self, number: int) -> float:
-        row = self.climate._row(torch.tensor([number]))
+        row = self.climate.row(torch.tensor([number]))
         return float(self.climate.centre[row, 0, 0])
 
     def _scale(self, number: int, days: NDArray[np.int64]) -> Array:
