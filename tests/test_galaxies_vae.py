@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from simulacra import pipeline
-from simulacra.sciences.galaxies import novelty, simulate, vae
+from simulacra.sciences.galaxies import framing, novelty, simulate, vae
 from simulacra.sciences.galaxies.data import Images
 from simulacra.study import Encodes, Noise, Refused, Scores, Split
 
@@ -66,7 +66,7 @@ def test_a_trained_learner_has_the_powers_it_promises(learner):
 
 def test_turns_are_the_eight_symmetries_of_the_square():
     x = torch.randn(1, 3, 6, 6)
-    ways = [vae.turned(x, torch.tensor([k])) for k in range(8)]
+    ways = [framing.turned(x, torch.tensor([k])) for k in range(8)]
     expected = [y.rot90(k, (2, 3)) for y in (x, x.flip(3)) for k in range(4)]
     assert all(any(torch.equal(w, e) for e in expected) for w in ways)
     assert len({w.numpy().tobytes() for w in ways}) == 8
@@ -173,12 +173,12 @@ def test_what_cannot_be_used_is_refused_in_words(monkeypatch):
     with pytest.raises(ValueError, match="power of two"):
         vae.GalaxyRecipe(side=48)
     with pytest.raises(Refused, match="unconditionally"):
-        vae.ask(SMALL, 3, {"class": "2"})
+        framing.ask_nothing(SMALL, 3, {"class": "2"})
     with pytest.raises(Refused, match="lower `latent`"):
         vae.build(SMALL, empty(8))
     monkeypatch.setitem(sys.modules, "galsim", None)
     with pytest.raises(Refused, match=r"pip install.*astro"):
-        vae.load(SMALL)
+        framing.load(SMALL)
 
 
 # --------------------------------------------------------------------------------------------------------------- novelty

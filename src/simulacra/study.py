@@ -178,6 +178,19 @@ class Encodes(Protocol):
 
 
 @runtime_checkable
+class Imagines(Protocol):
+    """A generator whose draws are a smooth map of standard normal numbers and a condition: the command line offers paths between
+    draws, morphs from one condition to another, and truncation."""
+
+    latent: int  # numbers in a position
+
+    def imagine(self, position: Tensor, like: Any, towards: Any = None, share: Tensor | None = None) -> Any:
+        """Samples at positions (n, latent) under the conditions of `like`, or `share` (n,) of the way from them, 0, to those of the
+        samples `towards`, 1. At standard normal positions, without `towards`, these are draws."""
+        ...
+
+
+@runtime_checkable
 class Scores(Protocol):
     """A learner that gives one number per row: novelty, log-likelihood, effect of a mutation."""
 

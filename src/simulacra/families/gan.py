@@ -40,6 +40,7 @@ Scores = Callable[[Tensor], Tensor]  # rows (n, ...) -> one number per row (n,),
 Loss = Callable[[Tensor, Tensor], Tensor]  # scores of real and of drawn rows, (n,) and (n,) -> (n,)
 Penalty = Callable[[Scores, Tensor, Tensor, Tensor], Tensor]  # critic, real, drawn, u (n,) uniform on [0, 1) -> (n,)
 Naming = Callable[[Tensor, Tensor], Tensor]  # class logits (n, classes) and class numbers (n,) -> (n,)
+Blend = Callable[[Tensor, Tensor, Tensor], Tensor]  # conditions of n rows, others, share (n,) of the way -> conditions between
 Augment = Callable[[Tensor, Tensor], Tensor]  # rows (n, channels, height, width), u (n, CHANCES) uniform on [0, 1) -> rows
 
 
@@ -235,26 +236,42 @@ def spectrally_normed(player: nn.Module) -> nn.Module:
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
+def between(condition: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    """Conditions (n, ...) that are numbers, `share` (n,) of the way to others."""
+    return torch.lerp(condition, other, share.view(-1, *[1] * (condition.ndim - 1)).to(condition))
+
+
+def between_classes(classes: int) -> Blend:
+    """The same for class numbers (n,): weights (n, classes) that sum to 1, for a generator that takes either (`nets.embedding`)."""
+
+    def blend(condition: Tensor, other: Tensor, share: Tensor) -> Tensor:
+        one, two = (F.one_hot(numbers.long(), classes).float() for numbers in (condition, other))
+        return torch.lerp(one, two, share[:, None].to(one))
+
+    return blend
+
+
 class Game(Generic[S]):
     """One alternation per step: the critic descends `critic_steps` times, each on its own share of the batch, the generator once.
 
     `generator.module(z, condition)` makes rows from standard normal z (n, latent); `critic.module(rows, condition)` scores them.
     `rows_of` takes samples apart into rows and condition (one tensor each, or None where nothing conditions), `samples_from`
-    puts drawn rows together under the conditions of `like`. `view`, where given, is applied to real and drawn rows alike before
-    the critic sees them: a symmetry of nature folded away. `augment`, where given (`augmented`, say), comes after it; a real row and
-    the drawn row beside it get the same random numbers. The penalty, which costs two backward passes, is estimated from the first
-    `penalised` rows of a share (all where None). Raises `Refused` where the rules penalise a critic that normalises over the batch.
+    puts drawn rows together under the conditions of `like`, and `blend` makes conditions between two. `view`, where given, is applied
+    to real and drawn rows alike before the critic sees them: a symmetry of nature folded away. `augment`, where given (`augmented`,
+    say), comes after it; a real row and the drawn row beside it get the same random numbers. The penalty, which costs two backward
+    passes, is estimated from the first `penalised` rows of a share (all where None). Raises `Refused` where the rules penalise a
+    critic that normalises over the batch.
     """
 
     def __init__(
         self, generator: Descent, critic: Descent, *, rules: Rules, latent: int,
         rows_of: Callable[[S], tuple[Tensor, Tensor | None]], samples_from: Callable[[Tensor, S], S],
         view: Callable[[Tensor], Tensor] = lambda rows: rows, critic_steps: int = 1, penalised: int | None = None,
-        augment: Augment | None = None,
+        augment: Augment | None = None, blend: Blend = between,
     ) -> None:  # fmt: skip
         self.generator, self.critic, self.rules, self.latent = generator, critic, rules, latent
         self.rows_of, self.samples_from, self.view = rows_of, samples_from, view
-        self.critic_steps, self.penalised, self.augment = critic_steps, penalised, augment
+        self.critic_steps, self.penalised, self.augment, self.blend = critic_steps, penalised, augment, blend
         coupled = [name for name, layer in critic.module.named_modules() if isinstance(layer, BATCH_NORMS)]
         if coupled and rules.penalty is not None and rules.weight:
             raise Refused(
@@ -320,20 +337,36 @@ class Game(Generic[S]):
         self.critic.module.requires_grad_(True)
         return {"generator": loss.detach(), "generator_gradient": self.generator(loss).detach()}
 
-    @torch.no_grad()
     def draw(self, like: S, noise: Noise) -> S:
         """One row per row of `like`, under its conditions, from the running average of the generator; batch normalisation, where
         it has any, uses running statistics."""
+        return self.imagine(noise.normal(self.latent), like)
+
+    @torch.no_grad()
+    def imagine(self, position: Tensor, like: S, towards: S | None = None, share: Tensor | None = None) -> S:
+        """What the generator makes of positions (n, latent): see `study.Imagines`."""
         rows, condition = self.rows_of(like)
+        if towards is not None and share is not None and condition is not None:
+            other = self.rows_of(towards)[1]
+            assert other is not None
+            condition = self.blend(condition, other, share.to(rows.device))
         generator = self.generator.average
         playing = generator.training
-        drawn = _call(generator.eval(), noise.normal(self.latent).to(rows.device), condition)
+        drawn = _call(generator.eval(), position.to(rows.device), condition)
         generator.train(playing)
         return self.samples_from(drawn, like)
 
     def state_dict(self) -> dict[str, Tensor]:
         players = {"generator": self.generator, "critic": self.critic}
         return {f"{name}.{k}": v for name, player in players.items() for k, v in player.state_dict().items()}
+
+    def to_ship(self) -> dict[str, Tensor]:
+        """The weights that draw."""
+        return {f"average.{k}": v for k, v in self.generator.average.state_dict().items()}
+
+    def load_shipped(self, state: Mapping[str, Tensor]) -> None:
+        """Take the weights that draw from `to_ship`; the game cannot be played on from there."""
+        self.generator.average.load_state_dict(under(state, "average"))
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.generator.load_state_dict(under(state, "generator"))

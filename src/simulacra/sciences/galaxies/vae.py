@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from simulacra.descent import Descent, under
@@ -32,24 +31,20 @@ from simulacra.families import mixture
 from simulacra.families.autoencoder import VAE, Coder, PrincipalDecoder, PrincipalEncoder, latent_path, principal_axes, silent
 from simulacra.nets import conv
 from simulacra.nets.dense import dense
-from simulacra.sciences.galaxies import data, novelty, simulate, statistics
+from simulacra.sciences.galaxies import data, framing, novelty, simulate, statistics
 from simulacra.sciences.galaxies.data import Images
-from simulacra.study import Noise, Recipe, Refused, Split, Study
+from simulacra.sciences.galaxies.framing import PIXELS_AT_ONCE, ImageRecipe, as_bytes, blocks, spread, turned
+from simulacra.study import Noise, Refused, Split, Study
 from simulacra.training import device_of
 
-PIXELS_AT_ONCE = 1 << 20  # through the networks together, in pixels: 256 images of 64 px, one of 1024 px
 LINEAR_SIDE = 64  # px: principal axes of larger images are those of the images shrunk to this side
 ENCODED = 15_000  # encodings that the prior is fitted to
 REFERENCE = 2_000  # training images that say what residuals are usual
 
 
-class GalaxyRecipe(Recipe):
+class GalaxyRecipe(ImageRecipe):
     """A variational autoencoder of galaxy images."""
 
-    side: int = Field(64, ge=16, le=1024, description="Image side in pixels, a power of two; larger images are shrunk to it.")
-    colour: bool = Field(True, description="Red, green and blue bands; false: one grey band.")
-    crop: float | None = Field(None, gt=0, description="Central part to keep: pixels above 1, share of the short side up to 1; none: all.")
-    simulated: PositiveInt = Field(2000, description="Galaxies to simulate where no data are given (needs galsim).")
     network: Literal["convolutional", "dense"] = Field("convolutional", description="dense: the article's two linear layers each way.")
     latent: int = Field(64, ge=1, le=2048, description="Dimensions d of the latent space.")
     width: PositiveInt = Field(
@@ -64,13 +59,6 @@ class GalaxyRecipe(Recipe):
     turned: bool = Field(True, description="Turn (by quarters) and flip training images at random.")
     lr: float = Field(3e-3, gt=0, description="Learning rate of Adam; falls to 0 on a half cosine over the steps.")
     ema: float = Field(0.998, ge=0, lt=1, description="Decay per step of the weight average that encodes and draws; 0: the last weights.")
-
-    @field_validator("side")
-    @classmethod
-    def _power_of_two(cls, side: int) -> int:
-        if side & (side - 1):
-            raise ValueError(f"side {side} is not a power of two; use 16, 32, 64, 128, 256, 512 or 1024")
-        return side
 
 
 # ------------------------------------------------------------------------------------------------------------- networks
@@ -93,7 +81,7 @@ def convolutional_coder(recipe: GalaxyRecipe, training: Images) -> Coder:
     if not recipe.linear:
         return Coder(encoder, nn.Sequential(*decoder, nn.Sigmoid()), sigma=recipe.sigma, learn_sigma=recipe.learn_sigma)
     pool = max(1, recipe.side // LINEAR_SIDE)
-    small = torch.cat([nn.functional.avg_pool2d(part.float(), pool) for part in _blocks(training)]).flatten(1)
+    small = torch.cat([nn.functional.avg_pool2d(part.float(), pool) for part in blocks(training)]).flatten(1)
     if d > min(small.shape):
         raise Refused(
             f"latent = {d} needs more than {d} training images and pixels, here are {len(small)} and {small.shape[1]}; lower `latent`"
@@ -109,17 +97,6 @@ def convolutional_coder(recipe: GalaxyRecipe, training: Images) -> Coder:
 def _width(side: int, width: int) -> int:
     """Channels at a resolution of `side` px: twice as many when it halves, so that every stage costs about the same."""
     return max(8, min(4 * width, width * 32 // side))
-
-
-def _spread(images: Images, count: int) -> Images:
-    """At most `count` images, evenly spread over all."""
-    return images[torch.linspace(0, len(images) - 1, count).round().long()] if len(images) > count else images
-
-
-def _blocks(images: Images) -> Iterator[Images]:
-    """In parts that are small enough to be held as floats."""
-    size = max(1, PIXELS_AT_ONCE // images.side**2)
-    return (images[start : start + size] for start in range(0, len(images), size))
 
 
 # --------------------------------------------------------------------------------------------------------------- learner
@@ -159,7 +136,7 @@ class GalaxyVAE:
         return self.decode(self.prior.draw(uniform, normal))
 
     def encode(self, samples: Images) -> Tensor:
-        return torch.cat([self.vae.encode(part.to(self.device).float()) for part in _blocks(samples)]).cpu()
+        return torch.cat([self.vae.encode(part.to(self.device).float()) for part in blocks(samples)]).cpu()
 
     def decode(self, latent: Tensor) -> Images:
         parts = [as_bytes(self.vae.decode(part.to(self.device))) for part in torch.split(latent, self.vae.at_once)]
@@ -177,7 +154,7 @@ class GalaxyVAE:
     def _features(self, samples: Images, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Excess residual (n,), -log density of the latent position (n,) and light profile (n, numbers)."""
         residual, latent, profiles = [], [], []
-        for block in _blocks(samples):
+        for block in blocks(samples):
             x, y, z = self._seen(block)
             residual.append(novelty.excess(x, y, variance))
             latent.append(-self.prior.log_density(z))
@@ -196,8 +173,8 @@ class GalaxyVAE:
             return
         if self.recipe.prior:
             self.prior = mixture.fit_mixture(self._encodings(), self.recipe.prior, seed=self.recipe.seed)
-        usual = _spread(self.training, REFERENCE)
-        sums = sum(novelty.residual_sums(*self._seen(block)[:2]) for block in _blocks(usual))
+        usual = spread(self.training, REFERENCE)
+        sums = sum(novelty.residual_sums(*self._seen(block)[:2]) for block in blocks(usual))
         variance = novelty.expected_variance(torch.as_tensor(sums))
         self.expected = novelty.learnt(*self._features(usual, variance), variance)
         self.settled_at = self.vae.descent.count
@@ -208,7 +185,7 @@ class GalaxyVAE:
         rounds = max(1, min(8, ENCODED // len(self.training))) if self.recipe.turned else 1
         found = []
         for _ in range(rounds):
-            for block in _blocks(_spread(self.training, ENCODED)):
+            for block in blocks(spread(self.training, ENCODED)):
                 x = turned(block.float(), torch.randint(8, (len(block),), generator=rng)) if self.recipe.turned else block.float()
                 mean, log_variance = (part.cpu() for part in self.vae.posterior(x.to(self.device)))
                 found.append(mean + torch.randn(mean.shape, generator=rng) * (0.5 * log_variance).exp())
@@ -227,26 +204,6 @@ class GalaxyVAE:
             self.expected = novelty.Expected.from_state(under(state, "expected"))
 
 
-def as_bytes(y: Tensor) -> Tensor:
-    """Brightness in [0, 1] as bytes on the CPU."""
-    return (255 * y.clamp(0, 1)).round().to(torch.uint8).cpu()
-
-
-def turned(x: Tensor, way: Tensor) -> Tensor:
-    """Images (n, bands, side, side), each in one of the eight orientations of a square, `way` (n,) in 0 ... 7."""
-    chosen = way.to(x.device)[:, None, None, None]
-    x = torch.where((chosen & 1).bool(), x.flip(2), x)
-    x = torch.where((chosen & 2).bool(), x.flip(3), x)
-    return torch.where((chosen & 4).bool(), x.transpose(2, 3), x)
-
-
-def load(recipe: GalaxyRecipe) -> Split[Images]:
-    """Your images, or simulated galaxies, at the recipe's side and in its bands."""
-    return data.load(
-        data=recipe.data, side=recipe.side, colour=recipe.colour, seed=recipe.seed, simulated=recipe.simulated, crop=recipe.crop
-    )
-
-
 def build(recipe: GalaxyRecipe, training: Images) -> GalaxyVAE:
     """The learner of `recipe`; training images give the principal axes it starts from."""
     if recipe.network == "dense":
@@ -254,23 +211,6 @@ def build(recipe: GalaxyRecipe, training: Images) -> GalaxyVAE:
     else:
         coder = convolutional_coder(recipe, training)
     return GalaxyVAE(recipe, coder, training)
-
-
-def ask(recipe: GalaxyRecipe, n: int, conditions: Mapping[str, str]) -> Images:
-    """A template of n images; this system knows no conditions."""
-    if conditions:
-        raise Refused(f"galaxies.vae draws unconditionally, but {', '.join(conditions)} was asked; galaxies.acgan takes a class")
-    return Images(torch.zeros(n, 3 if recipe.colour else 1, recipe.side, recipe.side, dtype=torch.uint8), torch.full((n,), -1))
-
-
-def read(path: Path) -> Images:
-    """Images that any program wrote, at the side they have."""
-    return data.read(path)[0]
-
-
-def read_as(path: Path, recipe: GalaxyRecipe) -> Images:
-    """The same at the recipe's side, crop and bands: what a trained network takes."""
-    return data.read(path, recipe.side, recipe.colour, crop=recipe.crop)[0]
 
 
 # ------------------------------------------------------------------------------------------- what the powers are worth
@@ -289,26 +229,26 @@ class _Principal:
 
     def __init__(self, training: Images, d: int, seed: int) -> None:
         # Randomised iteration reads the whole matrix several times; more rows than 2 GB hold change the axes little.
-        rows = _spread(training, max(2 * d, int(5e8 // training.pixels[0].numel())))
+        rows = spread(training, max(2 * d, int(5e8 // training.pixels[0].numel())))
         self.axes = principal_axes(rows.float().flatten(1), min(2 * d, len(rows) - 1), seed=seed)
 
     def errors(self, images: Images, d: int) -> Tensor:
         """Mean squared error per image with d components, (n,)."""
         basis = self.axes.directions[:, :d]
         parts = []
-        for block in _blocks(images):
+        for block in blocks(images):
             centred = block.float().flatten(1) - self.axes.centre
             parts.append((centred - (centred @ basis) @ basis.T).square().mean(dim=1))
         return torch.cat(parts)
 
     def distances(self, images: Images) -> Tensor:
         """Mean squared distance from the mean image, (n,)."""
-        return torch.cat([(block.float().flatten(1) - self.axes.centre).square().mean(dim=1) for block in _blocks(images)])
+        return torch.cat([(block.float().flatten(1) - self.axes.centre).square().mean(dim=1) for block in blocks(images)])
 
 
 def _reconstruction(learner: GalaxyVAE, rival: _Principal, held_out: Images) -> Check:
     d, n = learner.recipe.latent, len(held_out)
-    pairs = ((block, learner.decode(learner.encode(block))) for block in _blocks(held_out))
+    pairs = ((block, learner.decode(learner.encode(block))) for block in blocks(held_out))
     ours = torch.cat([(block.float() - again.float()).square().flatten(1).mean(dim=1) for block, again in pairs])
     linear = rival.errors(held_out, d)
     beside = {
@@ -331,7 +271,7 @@ def noise_variance(images: Images) -> float:
     each image, averaged over images and bands. Noise coarser than a block is not counted, a faint neighbour hardly."""
     size = max(2, images.side // 8)
     values = []
-    for block in _blocks(images):
+    for block in blocks(images):
         tiles = block.float().unfold(2, size, size).unfold(3, size, size)  # (n, bands, rows, columns, size, size)
         edge = torch.cat([tiles[:, :, 0], tiles[:, :, -1], tiles[:, :, 1:-1, 0], tiles[:, :, 1:-1, -1]], dim=2)
         values.append(edge.flatten(3).var(dim=3).median(dim=2).values.mean(dim=1))
@@ -367,7 +307,7 @@ def figures(learner: GalaxyVAE, split: Split[Images], seed: int) -> list[Figure]
     """Reconstructions, the most novel held-out galaxies, and a path through the latent space."""
     from simulacra import movie
 
-    shown = _spread(split.held_out, 12)
+    shown = spread(split.held_out, 12)
     path = learner.decode(latent_path(learner.encode(shown[[0, 3, 5, 8, 11]]), 60))
     strangest = split.held_out[learner.score(split.held_out).argsort(descending=True)[:12]]
     return [
@@ -420,13 +360,13 @@ study = Study(
         "laptop": "37 min on one thread of a busy 2-core machine with 7,500 training images; half that on a free core (extrapolated)",
         "paper": "1 s per step on one core, so about 6 hours (extrapolated, not run to the end)",
     },
-    load=load,
+    load=framing.load,
     build=build,
     judge=statistics.judge,
-    read=read,
-    read_as=read_as,
+    read=framing.read,
+    read_as=framing.read_as,
     write=data.write,
-    ask=ask,
+    ask=framing.ask_nothing,
     picture=data.picture,
     examine=examine,
     figures=figures,

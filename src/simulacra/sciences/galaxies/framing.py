@@ -1,0 +1,164 @@
+"""What all generators of galaxy images share: the frame that images are brought to, their classes, turns of the sky, bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from pydantic import Field, PositiveInt, field_validator
+from torch import Tensor
+
+from simulacra.sciences.galaxies import data
+from simulacra.sciences.galaxies.data import Images
+from simulacra.study import Recipe, Refused, Split
+
+PIXELS_AT_ONCE = 1 << 20  # through the networks together, in pixels: 256 images of 64 px, one of 1024 px
+FEWEST_OF_A_CLASS = 10  # training images from which a class can be learned at all; it takes hundreds to be learned well
+
+
+class ImageRecipe(Recipe):
+    """The frame that images are brought to, and what takes their place where none are given."""
+
+    side: int = Field(64, ge=16, le=1024, description="Image side in pixels, a power of two; larger images are shrunk to it.")
+    colour: bool = Field(True, description="Red, green and blue bands; false: one grey band.")
+    crop: float | None = Field(None, gt=0, description="Central part to keep: pixels above 1, share of the short side up to 1; none: all.")
+    simulated: PositiveInt = Field(2000, description="Galaxies to simulate where no data are given (needs galsim).")
+
+    @field_validator("side")
+    @classmethod
+    def _power_of_two(cls, side: int) -> int:
+        if side & (side - 1):
+            raise ValueError(f"side {side} is not a power of two; use 16, 32, 64, 128, 256, 512 or 1024")
+        return side
+
+    @property
+    def bands(self) -> int:
+        return 3 if self.colour else 1
+
+
+class ClassRecipe(ImageRecipe):
+    """The same, for systems that draw an asked class."""
+
+    classes: int = Field(3, ge=2, le=1000, description="Classes, numbered from 0, that images are labelled with and can be asked for.")
+
+
+CONDITIONS = {"class": "Class number, as labels of the data number them; several, separated by commas, are drawn in turn: 0,1,2."}
+
+
+# ------------------------------------------------------------------------------------------------------------- loading
+
+
+def load(recipe: ImageRecipe) -> Split[Images]:
+    """Your images, or simulated galaxies, at the recipe's side and in its bands."""
+    return data.load(
+        data=recipe.data, side=recipe.side, colour=recipe.colour, seed=recipe.seed, simulated=recipe.simulated, crop=recipe.crop
+    )
+
+
+def load_labelled(recipe: ClassRecipe) -> Split[Images]:
+    """The same, without the images whose class is not known.
+
+    Raises Refused where labels lie outside the recipe's classes, where none are given, and where a class has fewer than
+    FEWEST_OF_A_CLASS training images.
+    """
+    found = load(recipe)
+    numbers = found.train.label
+    if int(numbers.max()) >= recipe.classes:
+        most = int(numbers.max())
+        raise Refused(f"an image is labelled {most}, but the recipe knows classes 0 to {recipe.classes - 1}; add --classes {most + 1}")
+    if int(numbers.max()) < 0:
+        raise Refused(
+            "no image has a class; give class folders, a table with a column `label` beside the images, or `label` in the .npz; "
+            "galaxies.wgan_gp draws without classes"
+        )
+    counts = torch.bincount(numbers[numbers >= 0], minlength=recipe.classes).tolist()
+    for kind, count in enumerate(counts):
+        if count < FEWEST_OF_A_CLASS:
+            images = "image" if count == 1 else "images"
+            raise Refused(
+                f"class {kind} has {count} training {images}, and cannot be learned from fewer than {FEWEST_OF_A_CLASS}; "
+                f"add some, or leave the class out (counts: {', '.join(map(str, counts))})"
+            )
+    parts = {name: getattr(found, name) for name in ("train", "validation", "held_out")}
+    known = {name: images[(images.label >= 0) & (images.label < recipe.classes)] for name, images in parts.items()}
+    lines = [
+        f"{len(parts[name]) - len(known[name])} images of {name.replace('_', '-')} set aside: no class, or one that training does not have"
+        for name in parts
+        if len(known[name]) < len(parts[name])
+    ]
+    return dataclasses.replace(found, **known, rejected=[*found.rejected, *lines])
+
+
+def read(path: Path) -> Images:
+    """Images that any program wrote, at the side they have."""
+    return data.read(path)[0]
+
+
+def read_as(path: Path, recipe: ImageRecipe) -> Images:
+    """The same at the recipe's side, crop and bands: what a trained network takes."""
+    return data.read(path, recipe.side, recipe.colour, crop=recipe.crop)[0]
+
+
+# -------------------------------------------------------------------------------------------------------------- asking
+
+
+def blank(recipe: ImageRecipe, label: Tensor) -> Images:
+    """Templates without light, of the given classes (n,)."""
+    return Images(torch.zeros(len(label), recipe.bands, recipe.side, recipe.side, dtype=torch.uint8), label)
+
+
+def ask_nothing(recipe: ImageRecipe, n: int, conditions: Mapping[str, str]) -> Images:
+    """A template of n images, for a system that knows no conditions."""
+    if conditions:
+        raise Refused(f"this system draws unconditionally, but {', '.join(conditions)} was asked; galaxies.acgan and .ddpm take a class")
+    return blank(recipe, torch.full((n,), -1))
+
+
+def ask_class(recipe: ClassRecipe, n: int, conditions: Mapping[str, str]) -> Images:
+    """A template of n images of the asked class, or of the classes asked for in turn (default: all)."""
+    unknown = set(conditions) - {"class"}
+    if unknown:
+        raise Refused(f"galaxies are drawn by class, not by {', '.join(sorted(unknown))}; --class 1")
+    text = conditions.get("class", ",".join(map(str, range(recipe.classes))))
+    try:
+        asked = [int(number) for number in text.split(",")]
+    except ValueError:
+        raise Refused(f"class {text!r} is not a number; e.g. --class 1, or --class 0,2") from None
+    wrong = [number for number in asked if not 0 <= number < recipe.classes]
+    if wrong:
+        raise Refused(f"class {wrong[0]} was never seen in training; the classes are 0 to {recipe.classes - 1}")
+    return blank(recipe, torch.tensor(asked)[torch.arange(n) % len(asked)])
+
+
+def caption(images: Images) -> list[str]:
+    """The class of each image, where it has one."""
+    return [f"class {label}" if label >= 0 else "" for label in images.label.tolist()]
+
+
+# -------------------------------------------------------------------------------------------------------------- pixels
+
+
+def turned(x: Tensor, way: Tensor) -> Tensor:
+    """Images (n, bands, side, side), each in one of the eight orientations of a square, `way` (n,) in 0 ... 7."""
+    chosen = way.to(x.device)[:, None, None, None]
+    x = torch.where((chosen & 1).bool(), x.flip(2), x)
+    x = torch.where((chosen & 2).bool(), x.flip(3), x)
+    return torch.where((chosen & 4).bool(), x.transpose(2, 3), x)
+
+
+def as_bytes(y: Tensor) -> Tensor:
+    """Brightness in [0, 1] as bytes on the CPU."""
+    return (255 * y.clamp(0, 1)).round().to(torch.uint8).cpu()
+
+
+def spread(images: Images, count: int) -> Images:
+    """At most `count` images, evenly spread over all."""
+    return images[torch.linspace(0, len(images) - 1, count).round().long()] if len(images) > count else images
+
+
+def blocks(images: Images) -> Iterator[Images]:
+    """In parts that are small enough to be held as floats."""
+    size = max(1, PIXELS_AT_ONCE // images.side**2)
+    return (images[start : start + size] for start in range(0, len(images), size))
