@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
+from scipy.stats import kstest
 
 from simulacra.sciences.galaxies import data, statistics
 from simulacra.sciences.galaxies.data import Images
@@ -171,6 +172,21 @@ def test_thumbnails_keep_the_mean_brightness_at_any_size():
     np.testing.assert_allclose(statistics.thumbnails(sample).mean(axis=1), pixels.double().mean(dim=(1, 2, 3)), rtol=1e-5)
 
 
+def test_the_chi_square_of_shares_is_the_textbook_one_and_drops_classes_that_nobody_has():
+    # Of 50 + 50 rows 30 : 20 and 20 : 30, each expected 25: 4 (5^2 / 25) = 4, one degree of freedom, p = erfc(sqrt(2)).
+    square, p = statistics.homogeneity(np.array([[30, 0, 20], [20, 0, 30]]))
+    assert square == pytest.approx(4.0)
+    assert p == pytest.approx(0.0455003, rel=1e-5)
+    assert statistics.homogeneity(np.array([[0, 7], [0, 9]])) == (0.0, 1.0)
+
+
+def test_shares_of_two_halves_of_nature_have_uniform_p_values():
+    rng = np.random.default_rng(0)
+    p = np.array([statistics.homogeneity(rng.multinomial(500, [0.003, 0.16, 0.42, 0.417], size=2))[1] for _ in range(4000)])
+    assert kstest(p, "uniform").statistic < 0.03  # 1.63 / sqrt(4000) at 1 %; counts are whole numbers
+    assert np.mean(p < 0.05) == pytest.approx(0.05, abs=0.012)
+
+
 # --------------------------------------------------------------------------------------------------- simulated galaxies
 
 
@@ -281,6 +297,17 @@ def test_a_planted_fault_is_called_different_and_by_its_own_statistic(nature, fa
     assert evidence.differs
     assert gaps(evidence)[noticed] > 0.4
     assert next(f for f in evidence.findings if f.name == noticed).p <= 0.01
+
+
+def test_shares_of_classes_agree_between_halves_of_nature_and_not_with_a_collapsed_draw(nature):
+    first, second, _ = parts_of(nature, 0)
+    assert statistics.class_shares_test(first, second)[1] > 0.01
+    assert statistics.class_shares_test(first, second[second.label == 1])[1] < 1e-4
+    grey = [dataclasses.replace(x, pixels=x.pixels[:, 1:2]) for x in (first, second, second[second.label == 1])]
+    assert statistics.class_shares_test(grey[0], grey[1])[1] > 0.01
+    assert statistics.class_shares_test(grey[0], grey[2])[1] < 1e-3
+    with pytest.raises(Refused, match="0 drawn"):
+        statistics.class_shares_test(first, second[:0])
 
 
 def test_images_without_a_galaxy_are_judged_and_not_refused(nature):

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.special import chdtrc
 
 from simulacra.evidence import Evidence, Statistic, average, compare, distribution
 from simulacra.measures import distance, field
@@ -105,6 +106,34 @@ def pixel_class(measured: Mapping[str, Array]) -> NDArray[np.int64]:
     ratio, colour = measured["axis ratio"], measured["colour"]
     kind = np.where(ratio < 0.5, 0, np.where(colour >= REDDEST_BLUE, 1, 2))
     return np.where(np.isfinite(ratio) & (np.isfinite(colour) | (ratio < 0.5)), kind, -1)
+
+
+def class_shares_test(nature: Images, drawn: Images) -> tuple[float, float]:
+    """Chi-square of homogeneity of the pixel classes measured in both, and its p-value: are classes drawn in nature's proportion?
+
+    "Nothing found" counts as a class, for a generator of empty frames draws none of the others. Grey images are divided into
+    elongated and rounder ones. A class that neither set has is no degree of freedom; where one class is left, (0, 1).
+    """
+    if not (len(nature) and len(drawn)):
+        raise Refused(f"{len(nature)} images of nature and {len(drawn)} drawn: shares need images on both sides")
+    kinds = [_kinds(measure(images)) for images in (nature, drawn)]
+    return homogeneity(np.stack([np.bincount(k + 1, minlength=4) for k in kinds]))
+
+
+def _kinds(measured: Mapping[str, Array]) -> NDArray[np.int64]:
+    """The pixel class, and without colour its first cut alone, shape (n,)."""
+    if "colour" in measured:
+        return pixel_class(measured)
+    ratio = measured["axis ratio"]
+    return np.where(np.isfinite(ratio), np.where(ratio < 0.5, 0, 1), -1)
+
+
+def homogeneity(counts: NDArray[np.int64]) -> tuple[float, float]:
+    """Pearson's chi-square and p-value of counts (2, classes): were both rows drawn with the same shares, estimated from their sum?"""
+    counts = counts[:, counts.sum(axis=0) > 0].astype(float)
+    expected = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / counts.sum()
+    square = float(((counts - expected) ** 2 / expected).sum())
+    return square, float(chdtrc(counts.shape[1] - 1, square)) if counts.shape[1] > 1 else 1.0
 
 
 def _border(side: int) -> NDArray[np.bool_]:
