@@ -5,54 +5,7 @@ import pytest
 from scipy import stats
 
 from simulacra.evidence import ALARM, Evidence, average, compare, distribution
-from simulacra.measures import distance
 from simulacra.study import Refused
-
-
-def one_weight(n, rows):
-    w = np.zeros((1, n))
-    w[0, rows] = 1 / len(rows)
-    return w
-
-
-def test_wasserstein_agrees_with_scipy_for_unequal_samples():
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=40), rng.normal(0.3, 2, size=70)
-    pooled = np.concatenate([x, y])[:, None]
-    ours = distance.wasserstein(pooled, one_weight(110, np.arange(40)), one_weight(110, np.arange(40, 110)))
-    assert ours[0] == pytest.approx(stats.wasserstein_distance(x, y), rel=1e-12)
-
-
-def test_shortfall_counts_only_what_lies_below():
-    pooled = np.array([[1.0], [2.0], [3.0], [4.0]])
-    low, high = one_weight(4, [0, 1]), one_weight(4, [2, 3])
-    assert distance.shortfall(pooled, high, low)[0] == pytest.approx(2.0)
-    assert distance.shortfall(pooled, low, high)[0] == 0.0
-
-
-def test_energy_distance_of_two_points_is_the_root_of_twice_their_distance():
-    pooled = np.array([[0.0, 0.0], [3.0, 4.0]])
-    assert distance.energy(pooled, one_weight(2, [0]), one_weight(2, [1]))[0] == pytest.approx(np.sqrt(2 * 5.0))
-
-
-def test_the_neighbour_test_is_half_for_far_sets_and_zero_for_interleaved_pairs():
-    far = np.concatenate([np.arange(10.0), 1000 + np.arange(10.0)])[:, None]
-    first, second = one_weight(20, np.arange(10)), one_weight(20, np.arange(10, 20))
-    assert distance.neighbour_test(far, first, second)[0] == 0.5
-    pairs = np.concatenate([np.arange(10.0), np.arange(10.0) + 0.1])[:, None]
-    assert distance.neighbour_test(pairs, first, second)[0] == 0.0
-
-
-def test_coverage_of_a_collapsed_sample_is_that_of_one_neighbourhood():
-    rng = np.random.default_rng(1)
-    nature = rng.normal(size=(200, 2))
-    collapsed = np.tile(nature[:1], (200, 1))
-    pooled = np.concatenate([nature, collapsed])
-    p, q = one_weight(400, np.arange(200)), one_weight(400, np.arange(200, 400))
-    assert distance.missed(pooled, p, q)[0] > 0.9
-    assert distance.unlikely(pooled, p, q)[0] == 0.0
-    assert distance.missed(pooled, p, p)[0] == 0.0
-
 
 STATISTICS = [
     distribution("first", "m", "", lambda s: s[:, 0], np.linspace(-4, 4, 30), rival="shifted"),

@@ -84,23 +84,32 @@ def missed(values: Array, p: Array, q: Array, k: int = 5) -> Array:
 
     Naeem et al. 2020 (2002.09797). Mode collapse of q leaves most of p uncovered.
     """
-    apart = pairwise(values, values)
-    result = np.empty(len(p))
-    for b, (a, c) in enumerate(zip(p > 0, q > 0, strict=True)):
-        rows, columns = np.flatnonzero(a), np.flatnonzero(c)
-        within = np.partition(apart[np.ix_(rows, rows)], k, axis=1)[:, k]  # column 0 is the row itself
-        result[b] = np.mean(apart[np.ix_(rows, columns)].min(axis=1) > within)
-    return result
+    return _by_neighbours(values, p, q, k, lambda apart, within: np.mean(apart.min(axis=1) > within))
 
 
 def unlikely(values: Array, p: Array, q: Array, k: int = 5) -> Array:
     """1 - precision: share of q's rows outside every k-th-neighbour ball of p (Kynkaanniemi et al. 2019, 1904.06991)."""
+    return _by_neighbours(values, p, q, k, lambda apart, within: np.mean((apart > within[:, None]).all(axis=0)))
+
+
+def unreached(values: Array, p: Array, q: Array, k: int = 5) -> Array:
+    """1 - recall: share of p's rows outside every k-th-neighbour ball of q (Kynkaanniemi et al. 2019, 1904.06991).
+
+    `unlikely` with the sides exchanged. Balls of q are as large as q is sparse, so a few outliers of q reach much of p;
+    `missed`, whose balls are p's, does not forgive that. A q that repeats few rows has balls of radius 0: its recall is 0.
+    """
+    return unlikely(values, q, p, k)
+
+
+def _by_neighbours(values: Array, p: Array, q: Array, k: int, share: Callable[[Array, Array], np.floating]) -> Array:
+    """`share` of the distances (rows of p, rows of q) and of each row's to its k-th neighbour in p, for each pair of weightings."""
     apart = pairwise(values, values)
     result = np.empty(len(p))
     for b, (a, c) in enumerate(zip(p > 0, q > 0, strict=True)):
         rows, columns = np.flatnonzero(a), np.flatnonzero(c)
-        within = np.partition(apart[np.ix_(rows, rows)], k, axis=1)[:, k]
-        result[b] = np.mean(~(apart[np.ix_(rows, columns)] <= within[:, None]).any(axis=0))
+        place = min(k, len(rows) - 1)  # column 0 is the row itself
+        within = np.partition(apart[np.ix_(rows, rows)], place, axis=1)[:, place]
+        result[b] = share(apart[np.ix_(rows, columns)], within)
     return result
 
 
