@@ -31,6 +31,7 @@ from scipy.special import chdtrc
 
 from simulacra.evidence import Evidence, Statistic, average, compare, distribution
 from simulacra.measures import distance, field
+from simulacra.sciences.galaxies import agreement
 from simulacra.sciences.galaxies.data import Images
 from simulacra.study import Refused
 
@@ -59,6 +60,7 @@ BINS = {
 }
 COUNTS = np.array([0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256])
 RAREST = 1e-4  # share added to every bin of the intensity histogram before its logarithm: a pixel in two images of 64 px
+FEWEST = 20  # images on a side that a verdict can say anything about
 ROUNDING = 1 / 12  # counts^2: the power that rounding to bytes adds at every wavenumber
 
 
@@ -254,9 +256,18 @@ def judge(
     sheets = {name: _Sheet(images, known, len(nature) if name == "mean galaxy" else 1) for name, images in sets.items()}
     _add_features(sheets)
     chosen, remarks = _statistics(sheets, nature, training is not None)
+    asked, about = _asked_classes(sheets, rng)
     rivals = {name: sheet for name, sheet in sheets.items() if name not in ("nature", "drawn")}
-    evidence = compare(chosen, sheets["nature"], sheets["drawn"], rivals, seed=seed, permutations=permutations, halves=halves)
-    return dataclasses.replace(evidence, remarks=[*evidence.remarks, *remarks])
+    evidence = compare([*chosen, *asked], sheets["nature"], sheets["drawn"], rivals, seed=seed, permutations=permutations, halves=halves)
+    return dataclasses.replace(evidence, remarks=[*evidence.remarks, _reach(evidence), *remarks, *about])
+
+
+def _reach(evidence: Evidence) -> str:
+    """Recall, coverage and precision as shares that are reached, beside those of one half of nature by the other."""
+    found = {finding.name.split(" (")[0]: finding for finding in evidence.findings}
+    names = ("recall", "coverage", "precision")
+    drawn, itself = ([f"{name} {1 - getattr(found[name], of):.2f}" for name in names] for of in ("distance", "floor"))
+    return f"drawn: {', '.join(drawn)}; between halves of nature: {', '.join(itself)}"
 
 
 def _comparable(nature: Images, drawn: Images, training: Images | None) -> None:
@@ -266,8 +277,9 @@ def _comparable(nature: Images, drawn: Images, training: Images | None) -> None:
                 f"nature has {nature.bands} band(s) of {nature.side} px, {name} images {other.bands} of {other.side} px; "
                 "read both with the same side and colour"
             )
-    if min(len(nature), len(drawn)) < 20:
-        raise Refused(f"{len(nature)} images of nature and {len(drawn)} drawn; fewer than 20 on a side cannot be told apart: draw more")
+    if min(len(nature), len(drawn)) < FEWEST:
+        counts = f"{len(nature)} images of nature and {len(drawn)} drawn"
+        raise Refused(f"{counts}; fewer than {FEWEST} on a side cannot be told apart: draw more")
 
 
 def _rivals(nature: Images, training: Images | None, rng: np.random.Generator) -> dict[str, Images]:
@@ -421,6 +433,67 @@ def _class_shares() -> Statistic[_Sheet]:
     return average("class shares", "share", about, _read("class shares"), np.arange(3.0), "pixel class", rival="mean galaxy", bars=True)
 
 
+def _asked_classes(sheets: dict[str, _Sheet], rng: np.random.Generator) -> tuple[list[Statistic[_Sheet]], list[str]]:
+    """Whether drawn images are of the class on their label, where both sides have labels; adds the rival, nature with labels shuffled."""
+    asked = {side: sheets[side].images.label.cpu().numpy() for side in ("nature", "drawn")}
+    if not all((label >= 0).any() for label in asked.values()):
+        return [], []
+    known, counts = np.unique(asked["nature"][asked["nature"] >= 0], return_counts=True)
+    kinds = [int(k) for k in known[(counts >= agreement.FEWEST) & np.isin(known, asked["drawn"])]]
+    drawn_rows = int(np.isin(asked["drawn"], kinds).sum())
+    if len(kinds) < 2 or drawn_rows < FEWEST:
+        why = f"{drawn_rows} drawn images of {len(kinds)} classes that nature has {agreement.FEWEST} images of"
+        return [], [f"class agreement left out: {why}; it takes {FEWEST} of two classes"]
+    found, how = _found_classes(sheets, np.where(np.isin(asked["nature"], kinds), asked["nature"], -1), rng)
+    rows = {side: agreement.table(asked[side], found[side], kinds) for side in asked}
+    rival = _Sheet(sheets["nature"].images, None)
+    rival.put("class agreement", agreement.table(rng.permutation(asked["nature"]), found["nature"], kinds))
+    sheets["shuffled labels"] = rival
+    lines = [f"class agreement is found by {how}"]
+    for side, table in rows.items():
+        sheets[side].put("class agreement", table)
+        lines.append(f"{side}: {_agreed(table, kinds)}")
+    missing = sorted({label for side in asked.values() for label in side.tolist() if label >= 0} - set(kinds))
+    if missing:
+        lines.append(f"class agreement leaves out {_numbers(missing)}: fewer than {agreement.FEWEST} images of nature, or none drawn")
+    statistic = Statistic[_Sheet](
+        "class agreement", "share", "Share of images whose measured class is the one asked for; distance: share whose is another, "
+        "classes weighted as in nature.", _read("class agreement"), agreement.disagreement, "shuffled labels", "class asked for",
+        np.asarray(kinds, float), agreement.by_class, bars=True,
+    )  # fmt: skip
+    return [statistic], lines
+
+
+def _found_classes(
+    sheets: Mapping[str, _Sheet], label: NDArray[np.int64], rng: np.random.Generator
+) -> tuple[dict[str, NDArray[np.int64]], str]:
+    """The measured class of each image of nature and drawn, and in words how it was measured. `label` (n,) is nature's, -1: of none."""
+    names = _names(sheets["nature"].images.bands)
+    measured = {side: {name: sheets[side][name] for name in names} for side in ("nature", "drawn")}
+    if "colour" in names:
+        kinds = {side: pixel_class(values) for side, values in measured.items()}
+        if np.mean(kinds["nature"][label >= 0] == label[label >= 0]) > agreement.DEFINED:
+            return kinds, "the pixel class, which defines nature's labels"
+    rows = [
+        np.column_stack([*values.values(), agreement.harmonics(sheets[side].images, values["half-light radius"])])
+        for side, values in measured.items()
+    ]
+    first, second = agreement.told_by_halves(rows[0], label, rows[1], rng)
+    return {"nature": first, "drawn": second}, "linear discriminants of shape, colour and the light on circles, taught by halves of nature"
+
+
+def _agreed(table: Array, kinds: Sequence[int]) -> str:
+    """The share that agrees, in all and by class."""
+    table = table[np.isfinite(table[:, 0])]
+    each = agreement.by_class(table, np.full((1, len(table)), 1 / len(table)))[0]
+    order = range(len(kinds)) if len(kinds) <= 10 else np.argsort(each)[:10]
+    return f"{1 - table[:, 0].mean():.1%} of the class asked for (" + ", ".join(f"{kinds[i]}: {each[i]:.1%}" for i in order) + ")"
+
+
+def _numbers(kinds: Sequence[int]) -> str:
+    return f"class{'es' if len(kinds) > 1 else ''} {', '.join(map(str, kinds[:10]))}{' ...' if len(kinds) > 10 else ''}"
+
+
 def _undetected() -> Statistic[_Sheet]:
     return average(
         "undetected", "share", "Share of images without a galaxy at the centre; distance: difference of the shares.",
@@ -452,6 +525,7 @@ def _joint() -> list[Statistic[_Sheet]]:
         ),
         ("energy distance", "Energy distance of the feature vectors.", distance.energy, "mean galaxy", True),
         ("coverage (share missed)", "Share of nature that no drawn image comes near.", distance.missed, "mean galaxy", False),
+        ("recall (share missed)", "Share of nature that lies between no drawn images.", distance.unreached, "mean galaxy", False),
         ("precision (share outside)", "Share of drawn images outside nature.", distance.unlikely, "shuffled pixels", False),
     )
     grid = np.linspace(0, 10, 41)
