@@ -284,11 +284,15 @@ def other_band_order(drawn: Images, training: Images) -> Images:
     return dataclasses.replace(drawn, pixels=drawn.pixels.flip(1))
 
 
+def labels_exchanged(drawn: Images, training: Images) -> Images:
+    return dataclasses.replace(drawn, label=(drawn.label + 1) % 3)
+
+
 @pytest.mark.parametrize(
     ("fault", "noticed"),
     [
         (collapsed, "classifier two-sample test"), (copied, "memorisation"), (blurred, "power spectrum (g band)"),
-        (other_band_order, "colour"),
+        (other_band_order, "colour"), (labels_exchanged, "class agreement"),
     ],
 )
 def test_a_planted_fault_is_called_different_and_by_its_own_statistic(nature, fault, noticed):
@@ -308,6 +312,60 @@ def test_shares_of_classes_agree_between_halves_of_nature_and_not_with_a_collaps
     assert statistics.class_shares_test(grey[0], grey[2])[1] < 1e-3
     with pytest.raises(Refused, match="0 drawn"):
         statistics.class_shares_test(first, second[:0])
+
+
+def test_draws_of_one_class_alone_are_found_by_coverage_recall_and_class_shares(nature):
+    held_out, drawn, training = parts_of(nature, 0)
+    pool = Images.join([drawn, training])
+    alone = pool[pool.label == 1]
+    evidence = judge(held_out[: len(alone)], alone, seed=0)
+    findings = {f.name: f for f in evidence.findings}
+    assert evidence.differs
+    assert findings["coverage (share missed)"].gap_low > 0  # small: the balls of sparse spirals are wide and hold ellipticals
+    assert findings["recall (share missed)"].gap_low > 0.2
+    assert findings["precision (share outside)"].gap < 0.1  # what is drawn is good
+    assert findings["class shares"].p <= 0.01
+
+
+def test_recall_and_coverage_can_be_read_as_shares_that_are_reached(nature):
+    held_out, drawn, training = parts_of(nature, 0)
+    evidence = judge(held_out, collapsed(drawn, training), seed=0, permutations=9, halves=10)
+    recall = next(f for f in evidence.findings if f.name == "recall (share missed)")
+    assert recall.distance > 0.95  # four images, over and over
+    assert evidence.remarks[0].startswith(f"drawn: recall {1 - recall.distance:.2f}, coverage ")
+    assert f"halves of nature: recall {1 - recall.floor:.2f}" in evidence.remarks[0]
+
+
+def test_labels_that_the_pixel_class_defines_are_held_to_it_and_others_to_discriminants(nature):
+    held_out, drawn, _ = parts_of(nature, 0)
+    evidence = judge(held_out, drawn, seed=0, permutations=9, halves=10)
+    assert any("found by linear discriminants" in line for line in evidence.remarks)
+    asked = next(f for f in evidence.findings if f.name == "class agreement")
+    assert asked.floor < 0.3 < 0.55 < asked.ceiling  # bars are hard to tell at 48 px
+    measured = [dataclasses.replace(x, label=torch.from_numpy(pixel_class(measure(x)))) for x in (held_out, drawn)]
+    evidence = judge(*measured, seed=0, permutations=9, halves=10)
+    assert "class agreement is found by the pixel class, which defines nature's labels" in evidence.remarks
+    assert any(line.startswith("drawn: 100.0% of the class asked for (0: 100.0%") for line in evidence.remarks)
+    assert next(f for f in evidence.findings if f.name == "class agreement").distance == 0
+
+
+def test_agreement_is_asked_only_where_both_sides_have_classes(nature):
+    held_out, drawn, _ = parts_of(nature, 0)
+    unconditional = dataclasses.replace(drawn, label=torch.full((len(drawn),), -1))
+    assert "class agreement" not in gaps(judge(held_out, unconditional, seed=0, permutations=9, halves=4))
+    one = judge(held_out, dataclasses.replace(drawn, label=torch.ones_like(drawn.label)), seed=0, permutations=9, halves=4)
+    assert "class agreement" not in gaps(one)
+    assert any(line.startswith("class agreement left out: 160 drawn images of 1 classes") for line in one.remarks)
+
+
+def test_a_class_with_few_images_of_nature_is_left_out_of_the_agreement_and_said_so(nature):
+    held_out, drawn, _ = parts_of(nature, 0)
+    rare = held_out.label.clone()
+    rare[:3] = 7
+    evidence = judge(dataclasses.replace(held_out, label=rare), drawn, seed=0, permutations=9, halves=4)
+    asked = next(f for f in evidence.findings if f.name == "class agreement")
+    assert asked.grid.tolist() == [0, 1, 2]
+    assert "class agreement leaves out class 7: fewer than 8 images of nature, or none drawn" in evidence.remarks
 
 
 def test_images_without_a_galaxy_are_judged_and_not_refused(nature):
