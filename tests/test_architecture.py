@@ -18,14 +18,14 @@ SOURCE = ROOT / "src" / "simulacra"
 LAYERS = (
     ("study", "descent"),
     ("measures", "families", "nets"),
-    ("evidence", "movie"),
+    ("evidence", "movie", "travels"),
     ("runs",),
     ("training", "weights", "series"),
     ("sciences",),
     ("verdict",),
     ("report",),
     ("pipeline", "forecasting"),
-    ("drawing",),
+    ("drawing", "flags"),
     ("cli",),
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}

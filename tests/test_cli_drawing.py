@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from simulacra import drawing, movie, pipeline, study, weights
+from simulacra import drawing, movie, pipeline, study, travels, weights
 from test_cli import call_quietly
-from toys import walker
+from toys import dreamer, walker
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,14 @@ def run_folder(tmp_path_factory):
 def shipped(run_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shipped") / "toys.walker"
     assert call_quietly("ship", run_folder, "--out", folder)[0] == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dreams(tmp_path_factory):
+    """A run of a learner that imagines."""
+    folder = tmp_path_factory.mktemp("dreamer") / "run"
+    assert call_quietly("run", "toys.dreamer", "--out", folder, "-q")[0] == 0
     return folder
 
 
@@ -222,3 +230,142 @@ def test_no_condition_of_a_study_is_hidden_by_a_flag_of_draw(name):
     assert not own & {*(asked.conditions or {}), *fields}
     assert not fields & set(asked.conditions or {})
     assert bool(asked.formats) == bool(asked.export)
+
+
+# ---------------------------------------------------------------------------------------- travels of what imagines
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """What the moments of a movie hold, in place of the movie."""
+    kept = []
+    monkeypatch.setattr(drawing, "filmed", lambda asked, moments: kept.extend(moments) or np.zeros((len(moments), 8, 8, 3), np.uint8))
+    return kept
+
+
+def frames_of(path):
+    with Image.open(path) as opened:
+        return opened.n_frames, opened.size
+
+
+@pytest.mark.parametrize("latent", [100, 12_288])
+def test_a_path_between_standard_normal_positions_stays_where_they_lie(latent):
+    stops = travels.positions(latent, 3, 2, [0, 1, 2])
+    lengths = torch.stack([m.position for m in travels.along_path(stops, None, 8)]).norm(dim=2)
+    ends = torch.stack(stops).norm(dim=2)
+    assert lengths.shape == (24, 2)
+    assert (lengths >= ends.amin(0) - 1e-3).all()
+    assert (lengths <= ends.amax(0) + 1e-3).all()
+
+
+def test_a_path_is_closed_begins_at_the_samples_of_draw_and_passes_the_positions_asked_for(dreams, seen, tmp_path):
+    words = ("--seed", 5, "--shift", 3)
+    assert call_quietly("draw", dreams, "-n", 3, *words, "-o", tmp_path / "x.npz")[0] == 0
+    code, out, err = call_quietly("draw", dreams, "-n", 3, *words, "--through", "0,4,2", "--frames", 10, "-o", tmp_path / "x.gif")
+    assert code == 0, err
+    assert "frame 30/30" in out
+    assert len(seen) == 30
+    assert np.allclose(seen[0].at, drawn(tmp_path / "x.npz"), atol=1e-6)
+    law = drawing.opened(str(dreams)).learner().law
+    noise = study.Noise(5, range(3))
+    known = [noise.normal(2) for _ in range(5)]
+    for moment, number in ((0, 0), (10, 4), (20, 2)):
+        assert torch.allclose(seen[moment].at, law[0] + law[1] * known[number] + torch.tensor([3.0, 0.0]), atol=1e-5)
+    steps = [float((a.at - b.at).abs().max()) for a, b in zip(seen, [*seen[1:], seen[0]], strict=True)]
+    assert max(steps) < 1.5  # nowhere a jump, nor from the last frame to the first
+
+
+def test_a_morph_keeps_positions_while_conditions_go_to_the_next_and_back(dreams, seen, tmp_path):
+    words = ("--movie", "morph", "--shift", "0,10,-10", "--frames", 5, "-n", 2)
+    assert call_quietly("draw", dreams, *words, "-o", tmp_path / "x.gif")[0] == 0
+    moved = torch.stack([moment.at - seen[0].at for moment in seen])
+    assert torch.allclose(moved[:, :, 1], torch.zeros(15, 2))
+    expected = [0, 2, 4, 6, 8, 10, 6, 2, -2, -6, -10, -8, -6, -4, -2]
+    assert torch.allclose(moved[:, :, 0], torch.tensor(expected).float()[:, None].expand(15, 2), atol=1e-5)
+
+
+def test_the_frames_of_a_morph_say_between_which_conditions_they_stand(dreams, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(drawing, "captioned", lambda frames, words: said.extend(words) or movie.captioned(frames, words))
+    words = ("--movie", "morph", "--shift", "1,2", "--frames", 4)
+    assert call_quietly("draw", dreams, *words, "-o", tmp_path / "x.gif")[0] == 0
+    assert said[:2] == ["shift 1 \N{RIGHTWARDS ARROW} shift 2: 0 %", "shift 1 \N{RIGHTWARDS ARROW} shift 2: 25 %"]
+    assert said[4] == "shift 2 \N{RIGHTWARDS ARROW} shift 1: 0 %"
+    count, (_, height) = frames_of(tmp_path / "x.gif")
+    assert count == 8
+    assert height > movie.SEEN
+
+
+def test_words_stand_below_the_frame_in_black_on_white_and_inside_it():
+    frames = np.full((2, 8, 20, 3), 90, np.uint8)
+    page = movie.captioned(frames, ["short", "a long line that has to be broken several times because the frame is narrow " * 2])
+    strip = page[:, 32 * 8 :]
+    assert (page[:, : 32 * 8] == 90).all()
+    for words in strip:
+        assert words.min() < 60
+        assert (words[[0, -1]] == 255).all()
+        assert (words[:, [0, -1]] == 255).all()
+    assert (strip[1] < 128).sum() > 10 * (strip[0] < 128).sum()
+
+
+def test_truncation_goes_to_the_most_typical_sample_and_back(dreams, seen, tmp_path):
+    words = ("--movie", "truncation", "--frames", 4, "-n", 2, "--shift", 1)
+    assert call_quietly("draw", dreams, *words, "-o", tmp_path / "x.gif")[0] == 0
+    centre = seen[4].at
+    assert torch.equal(centre[0], centre[1])
+    share = torch.stack([(moment.at - centre)[:, 0] / (seen[0].at - centre)[:, 0] for moment in seen])
+    assert torch.allclose(share, torch.tensor([1, 0.75, 0.5, 0.25, 0, 0.25, 0.5, 0.75])[:, None].expand(8, 2), atol=1e-4)
+
+
+def test_truncated_samples_spread_less_and_those_at_1_are_the_ordinary_draws(dreams, tmp_path):
+    for psi in (None, 1.0, 0.5):
+        words = () if psi is None else ("--truncation", psi)
+        assert call_quietly("draw", dreams, "-n", 200, *words, "-o", tmp_path / f"{psi}.npz")[0] == 0
+    plain, whole, half = (drawn(tmp_path / f"{psi}.npz") for psi in (None, 1.0, 0.5))
+    assert np.array_equal(plain, whole)
+    assert np.allclose(half - half.mean(0), (plain - plain.mean(0)) / 2, atol=1e-4)
+    code, _, _ = call_quietly("draw", dreams, "--truncation", 0.5, "-o", tmp_path / "x.png")
+    assert code == 0
+
+
+def test_a_movie_does_not_depend_on_how_moments_share_a_pass(dreams):
+    source = drawing.opened(str(dreams))
+    learner = source.learner()
+    moments = list(travels.morphing(travels.positions(2, 0, 3, [0])[0], dreamer.ask(source.recipe, 2, {"shift": "0,5"}), ["a", "b"], 7))
+    told = []
+    for block in (1, 7, 64):
+        seen = [samples.at for _, samples in travels.imagined(learner, moments, torch.device("cpu"), block)]
+        told.append(torch.stack(seen))
+    assert told[0].shape == (14, 3, 2)
+    assert torch.allclose(told[0], told[1])
+    assert torch.allclose(told[0], told[2])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--movie", "morph"), "separated by commas (--shift)"),
+        (("--movie", "morph", "--shift", "2"), "a morph goes from one condition to another"),
+        (("--movie", "morph", "--shift", "2,2"), "a morph goes from one condition to another"),
+        (("--movie", "trace"), "gives no movie called 'trace'; it gives path and morph and truncation"),
+        (("--through", "3"), "at least two numbers of random positions"),
+        (("--through", "0,-1"), "at least two numbers of random positions"),
+        (("--images", "x.npz"), "without --images its path is through random ones"),
+        (("--truncation", "0"), "truncation 0 is not above 0 and at most 1"),
+        (("--truncation", "1.5", "-o", "x.npz"), "truncation 1.5 is not above 0"),
+        (("-n", "37"), "at most 36 samples side by side"),
+    ],
+)
+def test_travels_that_cannot_be_made_are_refused_in_words(dreams, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call_quietly("draw", dreams, "-o", "x.gif", *words)
+    assert code == 3
+    assert said in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_does_not_imagine_is_not_truncated(run_folder, tmp_path):
+    for ending in ("npz", "gif"):
+        code, _, err = call_quietly("draw", run_folder, "--truncation", 0.5, "-o", tmp_path / f"x.{ending}")
+        assert code == 3
+        assert "leave --truncation out" in err

@@ -7,19 +7,19 @@ Exit codes: 0 done; 1 unexpected error; 2 wrong command line; 3 input refused; 4
 from __future__ import annotations
 
 import contextlib
-import difflib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simulacra import flags
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from simulacra.drawing import Source
-    from simulacra.study import Recipe, Study
+    from simulacra.study import Study
 
 REFUSED, DIVERGED, STOPPED, INTERRUPTED = 3, 4, 75, 130
 
@@ -98,7 +98,7 @@ def run(
             _console().print(_recipe_table(study.find(name)))
         raise typer.Exit(0 if help else 2)
     asked = study.find(name)
-    chosen = _recipe(asked, recipe, context.args)
+    chosen = flags.recipe_of(asked, recipe, context.args)
     from simulacra import pipeline
 
     folder = out or _free(Path("runs") / f"{name}-{recipe}")
@@ -131,10 +131,21 @@ def draw(
     condition: Annotated[list[str] | None, typer.Option(help="Asked condition, name=value; the same as --name value.")] = None,
     seed: Annotated[int, typer.Option(help="Sample i depends only on this seed, i and its condition.", min=0)] = 0,
     against: Annotated[Path | None, typer.Option(help="File of known samples that those drawn are compared with.")] = None,
-    movie: Annotated[str, typer.Option(help="Movies: path (through latent space) or trace (of a draw); default: what there is.")] = "",
-    images: Annotated[Path | None, typer.Option(help="Latent path: file of the samples to go through; default: held-out.")] = None,
-    through: Annotated[str, typer.Option(help="Latent path: rows of them, from the last back to the first.")] = "0,1,2,3",
-    frames: Annotated[int | None, typer.Option(help="Movies: frames of a trace (100), or from row to row of a path (24).", min=2)] = None,
+    movie: Annotated[
+        str,
+        typer.Option(
+            help="Movies: trace (of a draw), path (from draw to draw), morph (from one asked condition to the next), truncation (to the "
+            "most typical and back); default: what there is."
+        ),
+    ] = "",
+    images: Annotated[Path | None, typer.Option(help="Path of an autoencoder: file of samples to go through; default: held-out.")] = None,
+    through: Annotated[
+        str, typer.Option(help="Path: rows of them, or numbers of random positions, from the last back to the first.")
+    ] = "0,1,2,3",
+    frames: Annotated[int | None, typer.Option(help="Movies: frames of a trace (100), or from one stop to the next (24).", min=2)] = None,
+    truncation: Annotated[
+        float, typer.Option(help="Scale of the random positions that are drawn from; below 1 samples are more typical, and less diverse.")
+    ] = 1.0,
     quiet: Quiet = False,
     help: Annotated[bool, typer.Option("--help", help="This message; with a run or a study, also its conditions.")] = False,
 ) -> None:
@@ -155,18 +166,18 @@ def draw(
     from simulacra import drawing
 
     source = drawing.opened(what)
-    changes, conditions = _asked_of(source, context.args, _conditions(condition or []))
+    changes, conditions = flags.asked_of(source, context.args, flags.named(condition or [], "--condition", "name=value"))
     source = source.changed(changes)
     if not quiet:
         _console().print(source.sentence(), markup=False)
     if out.suffix.lower() in drawing.MOVIES:
-        rows = _rows(through)
-        lines = drawing.draw_movie(
-            source, out, choice=movie, n=n, conditions=conditions, seed=seed, images=images, through=rows, frames=frames
-        )
+        wish = drawing.Movie(movie, n or drawing.Movie.rows, conditions, seed, images, flags.rows(through), frames, truncation)
+        lines = drawing.draw_movie(source, out, wish, lambda count: _watched(count, quiet, "frames"))
     else:
-        with _progress(n or 64, quiet, "drawing", "samples") as (watch, _):
-            lines = drawing.draw(source, out, n=n or 64, conditions=conditions, seed=seed, against=against, watch=watch)
+        with _watched(n or 64, quiet, "samples") as watch:
+            lines = drawing.draw(
+                source, out, n=n or 64, conditions=conditions, seed=seed, against=against, truncation=truncation, watch=watch
+            )
     for line in lines:
         _console().print(line, markup=False)
     _console().print(f"wrote {out}", markup=False, soft_wrap=True)
@@ -224,14 +235,14 @@ def judge(
 
         folder = Run.open(Path(what))
         _, before = pipeline.recipe_of(folder)
-        changes = _changes(before, _only(context.args, type(before), type(before).of_drawing()))
+        changes = flags.changes_of(before, flags.only(context.args, type(before), type(before).of_drawing()))
         pipeline.judge_again(folder, seed, _console().print, changes)
         _verdict(folder.evidence())
         return
     if drawn is None:
         raise typer.BadParameter("a study's judge needs --drawn FILE (or give a run folder instead of a study)")
     asked = study.find(what)
-    chosen = _recipe(asked, recipe, [*context.args, "--seed", str(seed)])
+    chosen = flags.recipe_of(asked, recipe, [*context.args, "--seed", str(seed)])
     evidence, reference, samples = pipeline.judge_files(asked, drawn, nature, training, chosen)
     _verdict(evidence)
     if out:
@@ -377,19 +388,11 @@ def fetch(
     elif archive == "ghcn":
         table = archives.ghcn_daily(station, **more)
     else:
-        table = archives.gsod(station, _years(years), **more)
+        table = archives.gsod(station, flags.years(years), **more)
     for remark in table.remarks[1:]:
         say(remark, markup=False)
     write_table(table, out)
     say(f"wrote {out}", markup=False, soft_wrap=True)
-
-
-def _years(text: str) -> list[int]:
-    try:
-        spans = [[int(year) for year in part.split("-")] for part in text.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"--years takes years such as 2012-2015 or 2012,2014, got {text!r}") from error
-    return [year for span in spans for year in range(span[0], span[-1] + 1)]
 
 
 @app.command()
@@ -420,17 +423,10 @@ def query(
             project, maximum_bytes=maximum_bytes, price_per_tib=price_per_tib, say=lambda line: say(line, markup=False)
         )
     else:
-        source = databases.local(_named(table or [], "--table", "NAME=FILE"))
-    rows = source.query(text, _named(parameter or [], "--parameter", "name=value"))
+        source = databases.local(flags.named(table or [], "--table", "NAME=FILE"))
+    rows = source.query(text, flags.named(parameter or [], "--parameter", "name=value"))
     write_rows(rows, out)
     say(f"wrote {len(rows)} rows to {out}", markup=False, soft_wrap=True)
-
-
-def _named(pairs: list[str], flag: str, form: str) -> dict[str, str]:
-    """`pairs` of name=value; a name may hold dots, a value anything."""
-    if wrong := next((pair for pair in pairs if not all(pair.partition("="))), None):
-        raise typer.BadParameter(f"{flag} takes {form}, got {wrong!r}")
-    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def main() -> None:
@@ -481,134 +477,14 @@ def _free(path: Path) -> Path:
     return next(p for p in candidates if not p.exists())
 
 
-def _conditions(pairs: list[str]) -> dict[str, str]:
-    return _named(pairs, "--condition", "name=value")
-
-
-def _rows(text: str) -> list[int]:
-    try:
-        return [int(r) for r in text.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"--through takes row numbers such as 0,5,9, got {text!r}") from error
-
-
-def _recipe(asked: Study[Any, Any], name: str, flags: list[str]) -> Recipe:
-    """The study's recipe `name` with the fields that `flags` (--field value ...) change."""
-
-    if name not in asked.recipes:
-        raise typer.BadParameter(f"no recipe is called {name!r}; this study has {', '.join(asked.recipes)}")
-    return _changed(asked.recipes[name], flags)
-
-
-def _changed(base: Recipe, flags: list[str]) -> Recipe:
-    from pydantic import ValidationError
-
-    try:
-        return type(base).model_validate({**base.model_dump(), **_parsed(flags, type(base))})
-    except ValidationError as error:
-        lines = [_complaint(type(base), problem) for problem in error.errors()]
-        raise typer.BadParameter("\n".join(lines)) from error
-
-
-def _changes(base: Recipe, flags: list[str]) -> dict[str, Any]:
-    """The fields that `flags` change, with their values in the recipe's types."""
-    new = _changed(base, flags)
-    return {field: value for field in type(base).model_fields if (value := getattr(new, field)) != getattr(base, field)}
-
-
-def _only(flags: list[str], kind: type[Recipe], fields: list[str]) -> list[str]:
-    """`flags`, which may name nothing but `fields` of the recipe."""
-    for flag in (part.split("=", 1)[0] for part in flags if part.startswith("--")):
-        name = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
-        if name in kind.model_fields and name not in fields:
-            raise typer.BadParameter(f"{flag} decides how a run is trained; of a trained one you can change {_as_flags(fields)}")
-    return flags
-
-
-def _as_flags(names: Iterable[str]) -> str:
-    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
-
-
-def _asked_of(source: Source, flags: list[str], conditions: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Flags that `draw` itself does not know: changes of the recipe's fields of drawing, and conditions, added to those given."""
-    kind, known = type(source.recipe), source.asked.conditions
-    fields = [field for field in kind.of_drawing() if field != "draws"]  # -n says how many
-    rest, recipe, asked = _pairs(flags), [], {name: [value] for name, value in conditions.items()}
-    for flag, value in rest:
-        name = flag.removeprefix("--").replace("-", "_")
-        if name in fields or name.removeprefix("no_") in fields:
-            recipe += [flag] if value is None else [flag, value]
-        elif name in kind.model_fields and name not in (known or {}):
-            _only([flag], kind, fields)
-        elif value is None:
-            raise typer.BadParameter(f"{flag} needs a value")
-        else:
-            asked.setdefault(name, []).append(value)
-    if known is not None:
-        for name in asked:
-            if name not in known:
-                raise typer.BadParameter(_unknown(f"{source.name} cannot be asked for {name!r}", name, [*known, *fields]))
-    return _changes(source.recipe, recipe), {name: ",".join(values) for name, values in asked.items()}
-
-
-def _pairs(flags: list[str]) -> list[tuple[str, str | None]]:
-    """Flags with the value that follows each (--name value, --name=value), or None."""
-    pairs: list[tuple[str, str | None]] = []
-    for part in flags:
-        if part.startswith("--"):
-            flag, equals, value = part.partition("=")
-            pairs.append((flag, value if equals else None))
-        elif pairs and pairs[-1][1] is None:
-            pairs[-1] = (pairs[-1][0], part)
-        else:
-            raise typer.BadParameter(f"{part!r} belongs to no flag")
-    return pairs
-
-
-def _unknown(what: str, name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    words = " or ".join(_as_flags([n]) for n in near)
-    return f"{what}; " + (f"did you mean {words}?" if near else f"there is {_as_flags(known)}" if known else "it takes no condition")
-
-
-def _parsed(flags: list[str], kind: type[Recipe]) -> dict[str, Any]:
-    fields = {f"--{field.replace('_', '-')}": field for field in kind.model_fields}
-    changes: dict[str, Any] = {}
-    rest = [part for flag in flags for part in (flag.split("=", 1) if flag.startswith("--") else [flag])]
-    while rest:
-        flag = rest.pop(0)
-        if flag.removeprefix("--no-") != flag and fields.get("--" + flag.removeprefix("--no-")):
-            changes[fields["--" + flag.removeprefix("--no-")]] = False
-            continue
-        if flag not in fields:
-            near = difflib.get_close_matches(flag, fields, n=3, cutoff=0.5)
-            hint = f"; did you mean {' or '.join(near)}?" if near else f"; fields are {', '.join(fields)}"
-            raise typer.BadParameter(f"the recipe has no field for {flag!r}{hint}")
-        annotation = kind.model_fields[fields[flag]].annotation
-        if annotation is bool and (not rest or rest[0].startswith("--")):
-            changes[fields[flag]] = True
-            continue
-        if not rest:
-            raise typer.BadParameter(f"{flag} needs a value")
-        value = rest.pop(0)
-        changes[fields[flag]] = value.split(",") if "tuple" in str(annotation) else None if value.lower() == "none" else value
-    return changes
-
-
-def _complaint(kind: type[Recipe], problem: Mapping[str, Any]) -> str:
-    field = str(problem["loc"][0]) if problem["loc"] else "recipe"
-    about = kind.model_fields[field].description if field in kind.model_fields else ""
-    return f"--{field.replace('_', '-')}: {problem['msg']}, got {problem.get('input')!r}. {about}"
-
-
 def _recipe_table(asked: Study[Any, Any]) -> Any:
     from rich.table import Table
 
     table = Table("flag", "meaning", "range", *asked.recipes, box=None, header_style="bold", pad_edge=False)
     kind = type(next(iter(asked.recipes.values())))
     for name, field in kind.model_fields.items():
-        values = [_short(getattr(recipe, name)) for recipe in asked.recipes.values()]
-        table.add_row(f"--{name.replace('_', '-')}", field.description or "", _range(field), *values)
+        values = [flags.shown(getattr(recipe, name)) for recipe in asked.recipes.values()]
+        table.add_row(f"--{name.replace('_', '-')}", field.description or "", flags.allowed(field), *values)
     return table
 
 
@@ -632,30 +508,16 @@ def _show_drawing(console: Console, name: str, asked: Study[Any, Any]) -> None:
     kind = type(next(iter(asked.recipes.values())))
     table = Table("when drawing", "meaning", box=None, header_style="bold", pad_edge=False)
     for condition, meaning in (asked.conditions or {}).items():
-        table.add_row(_as_flags([condition]), _escaped(meaning))
+        table.add_row(flags.as_flags([condition]), _escaped(meaning))
     for field in kind.of_drawing():
         if field != "draws":
-            table.add_row(_as_flags([field]), _escaped(kind.model_fields[field].description or ""))
+            table.add_row(flags.as_flags([field]), _escaped(kind.model_fields[field].description or ""))
     console.print(table)
     if asked.export:
         console.print(f"writes {', '.join(asked.formats)}, besides .npz, .png, .gif, .mp4")
     if name in weights.names():
         console.print(weights.find(name).sentence(), markup=False)
         console.print(f"Draw from them: simulacra draw {name} -n 100 -o samples{(*asked.formats, '.npz')[0]}")
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, tuple) and len(value) > 4:
-        return f"{value[0]}, {value[1]}, ... {value[-1]} ({len(value)})"
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _range(field: Any) -> str:
-    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "multiple of"}
-    parts = [f"{sign} {getattr(m, key)}" for m in field.metadata for key, sign in signs.items() if getattr(m, key, None) is not None]
-    if getattr(field.annotation, "__name__", "") == "Literal" or "Literal" in str(field.annotation):
-        return str(field.annotation).split("Literal", 1)[1].strip("[]").replace("'", "").replace(", ", "|")
-    return ", ".join(parts) or getattr(field.annotation, "__name__", str(field.annotation)).replace("NoneType", "none")
 
 
 @contextlib.contextmanager
@@ -679,6 +541,12 @@ def _progress(
                 bar.update(task, completed=step, note=f"{rate:.1f} {unit}/s  {_losses(losses)}")
 
             yield watch, lambda line: bar.console.print(line, markup=False)
+
+
+@contextlib.contextmanager
+def _watched(count: int, quiet: bool, unit: str) -> Iterator[Callable[..., None]]:
+    with _progress(count, quiet, "drawing", unit) as (watch, _):
+        yield watch
 
 
 def _plain_watch(steps: int, unit: str) -> Callable[[int, Mapping[str, float], float], None]:

@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from simulacra import study, weights
+from simulacra import study, travels, weights
 from simulacra.families.autoencoder import latent_path
-from simulacra.movie import resting, write_movie
-from simulacra.pipeline import Watch, as_grid, draw_like, filmed, recipe_of, restored, trace_like
+from simulacra.movie import captioned, resting, write_movie
+from simulacra.pipeline import BLOCK, Watch, as_grid, draw_like, filmed, recipe_of, restored, trace_like
 from simulacra.runs import Damaged, Run
-from simulacra.study import Asks, Encodes, Learner, Recipe, Refused, Samples, Scores, Ships, Study, Traces
+from simulacra.study import Asks, Encodes, Imagines, Learner, Recipe, Refused, Samples, Scores, Ships, Study, Traces
 from simulacra.training import device_of
 
 PICTURES, MOVIES = (".png",), (".gif", ".mp4")
-MOST_ROWS = 36  # in a movie of a draw; more could not be told apart
+MOST_ROWS = 36  # in a movie; more could not be told apart
+FURTHEST = 1000  # number of a random position
 PATH_FRAMES, TRACE_FRAMES = 24, 100
+
+Progress = Callable[[int], AbstractContextManager[Watch]]  # how many frames there will be -> who is told how many there are
+
+
+@dataclasses.dataclass(frozen=True)
+class Movie:
+    """What a movie is to show.
+
+    `trace`       rows under the conditions from noise to sample, in `frames` frames
+    `path`        a closed way, `frames` from one to the next: through the encodings of the rows `through` of the file `images`
+                  (default: held-out) where the learner encodes, else, for each row, through its random positions `through`
+    `morph`       the same positions under the first of the asked conditions, the next, ..., and the first again
+    `truncation`  the same positions scaled from 1 to 0 and back
+    """
+
+    choice: str = ""  # one of these; empty: the first that the learner gives
+    rows: int = 4  # side by side
+    conditions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+    images: Path | None = None
+    through: Sequence[int] = (0, 1, 2, 3)
+    frames: int | None = None
+    truncation: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,15 +110,17 @@ def _restore(asked: Study[Any, Any], name: str) -> Any:
 
 
 def draw(
-    source: Source, out: Path, *, n: int, conditions: Mapping[str, str], seed: int, against: Path | None = None, watch: Watch | None = None
-) -> list[str]:
+    source: Source, out: Path, *, n: int, conditions: Mapping[str, str], seed: int, against: Path | None = None, truncation: float = 1.0,
+    watch: Watch | None = None,
+) -> list[str]:  # fmt: skip
     """Write `n` samples under `conditions` to `out`, in the format of its ending, compared there with the samples of the file
-    `against` where the study's format does so. Returns what was achieved, in lines of the study.
+    `against` where the study's format does so. A `truncation` below 1 scales the random positions that they are drawn from: samples
+    are more typical, and differ less. Returns what was achieved, in lines of the study.
 
     Raises Refused for an ending that cannot be written and for conditions that the study does not know or cannot meet.
     """
     _check_file(source.asked, out, against)
-    learner = source.learner()
+    learner = _truncated(source, source.learner(), truncation)
     like = template(source, learner, n, conditions)
     drawn = draw_like(learner, like, seed=seed, device=device_of(source.recipe.device), watch=watch)
     ending = out.suffix.lower()
@@ -103,6 +131,20 @@ def draw(
     else:
         source.asked.write(drawn, out)
     return list(source.asked.summary(like, drawn)) if source.asked.summary else []
+
+
+def _truncated(source: Source, learner: Learner[Any], psi: float) -> Any:
+    if psi == 1:
+        return learner
+    _check_truncation(source, learner, psi)
+    return travels.Truncated(learner, psi)  # type: ignore[arg-type]  # checked to imagine
+
+
+def _check_truncation(source: Source, learner: Learner[Any], psi: float) -> None:
+    if not 0 < psi <= 1:
+        raise Refused(f"truncation {psi:g} is not above 0 and at most 1; 1 draws as trained, 0.7 more typical samples")
+    if psi < 1 and not isinstance(learner, Imagines):
+        raise Refused(f"{source.name} does not draw from positions that could be scaled; leave --truncation out")
 
 
 def template(source: Source, learner: Any, n: int, conditions: Mapping[str, str]) -> Any:
@@ -129,9 +171,12 @@ def _check_folder(out: Path) -> None:
         raise Refused(f"there is no folder {out.parent} to write {out.name} into")
 
 
+POWERS = (("path", Encodes), ("trace", Traces), ("path", Imagines), ("morph", Imagines), ("truncation", Imagines))
+
+
 def movie_of(source: Source, learner: Learner[Any], choice: str) -> str:
-    """Which movie a learner gives: `path` through its latent space, or `trace` of a draw. An empty choice takes what there is."""
-    offers = [name for name, power in (("path", Encodes), ("trace", Traces)) if isinstance(learner, power)]
+    """Which movie a learner gives, of those that `Movie` tells. An empty choice takes the first."""
+    offers = list(dict.fromkeys(name for name, power in POWERS if isinstance(learner, power)))
     if not offers:
         raise Refused(f"{source.name} has no latent space to travel through and shows no trace of its draws; write .npz or .png instead")
     if choice and choice not in offers:
@@ -139,35 +184,76 @@ def movie_of(source: Source, learner: Learner[Any], choice: str) -> str:
     return choice or offers[0]
 
 
-def draw_movie(
-    source: Source, out: Path, *, choice: str, n: int | None, conditions: Mapping[str, str], seed: int, images: Path | None,
-    through: Sequence[int], frames: int | None,
-) -> list[str]:  # fmt: skip
-    """A movie as .gif or .mp4. `trace`: `n` rows (default 4) under `conditions` from noise to sample, side by side. `path`: a closed
-    way through the latent positions of the rows `through` of the file `images` (default: held-out), `frames` from one to the next."""
+def draw_movie(source: Source, out: Path, wish: Movie, progress: Progress | None = None) -> list[str]:
+    """Write the movie that is wished for as .gif or .mp4. Returns what was achieved, in lines of the study."""
     _check_folder(out)
-    learner = source.learner()
-    if movie_of(source, learner, choice) == "trace":
-        return _trace(source, learner, out, n or 4, conditions, seed, frames or TRACE_FRAMES)
-    _path(source, learner, out, images, through, frames or PATH_FRAMES)
-    return []
+    if wish.rows > MOST_ROWS:
+        raise Refused(f"a movie shows at most {MOST_ROWS} samples side by side, {wish.rows} were asked for; take fewer with -n")
+    learner: Any = source.learner()
+    choice = movie_of(source, learner, wish.choice)
+    encoded = choice == "path" and isinstance(learner, Encodes)
+    if encoded or choice == "trace":
+        if wish.truncation != 1:
+            raise Refused(f"a {choice} of {source.name} does not start from positions that could be scaled; leave --truncation out")
+        return _path(source, learner, out, wish) if encoded else _trace(source, learner, out, wish)
+    return _travel(source, learner, out, choice, wish, progress)
 
 
-def _trace(source: Source, learner: Any, out: Path, n: int, conditions: Mapping[str, str], seed: int, frames: int) -> list[str]:
-    if n > MOST_ROWS:
-        raise Refused(f"a movie shows at most {MOST_ROWS} samples side by side, {n} were asked for; take fewer with -n")
-    like = template(source, learner, n, conditions)
-    traced = trace_like(learner, like, seed=seed, frames=frames, device=device_of(source.recipe.device))
+def _trace(source: Source, learner: Any, out: Path, wish: Movie) -> list[str]:
+    like = template(source, learner, wish.rows, wish.conditions)
+    traced = trace_like(learner, like, seed=wish.seed, frames=wish.frames or TRACE_FRAMES, device=device_of(source.recipe.device))
     write_movie(resting(filmed(source.asked, traced)), out)
     return list(source.asked.summary(like, traced[-1])) if source.asked.summary else []
 
 
-def _path(source: Source, learner: Any, out: Path, images: Path | None, through: Sequence[int], frames: int) -> None:
-    samples = _read(source, images) if images else _held_out(source)
+def _path(source: Source, learner: Any, out: Path, wish: Movie) -> list[str]:
+    samples, through = _read(source, wish.images) if wish.images else _held_out(source), list(wish.through)
     if len(through) < 2 or not all(0 <= r < len(samples) for r in through):
-        raise Refused(f"a latent path needs at least two rows between 0 and {len(samples) - 1}, got {list(through)}")
-    path = latent_path(learner.encode(samples[list(through)]), frames * len(through))
+        raise Refused(f"a latent path needs at least two rows between 0 and {len(samples) - 1}, got {through}")
+    path = latent_path(learner.encode(samples[through]), (wish.frames or PATH_FRAMES) * len(through))
     write_movie(source.asked.picture(learner.decode(path)), out)
+    return []
+
+
+def _travel(source: Source, learner: Any, out: Path, choice: str, wish: Movie, progress: Progress | None) -> list[str]:
+    _check_truncation(source, learner, wish.truncation)
+    count, moments = _moments(source, learner, choice, wish)
+    with progress(count) if progress else contextlib.nullcontext() as watch:
+        words, seen = zip(*travels.imagined(learner, moments, device_of(source.recipe.device), BLOCK, watch), strict=True)
+    frames = filmed(source.asked, seen)
+    write_movie(captioned(frames, words) if any(words) else frames, out)
+    return []
+
+
+def _moments(source: Source, learner: Any, choice: str, wish: Movie) -> tuple[int, Iterator[travels.Moment]]:
+    """How many frames a travel has, and what each shows."""
+    through, frames = list(wish.through), wish.frames or PATH_FRAMES
+    if wish.images:
+        raise Refused(f"{source.name} cannot say where a sample lies in its latent space; without --images its path is through random ones")
+    if choice != "path":
+        through = [0]
+    elif len(through) < 2 or not all(0 <= number <= FURTHEST for number in through):
+        raise Refused(f"a path needs at least two numbers of random positions between 0 and {FURTHEST}, got {through}")
+    stops = [wish.truncation * stop for stop in travels.positions(learner.latent, wish.seed, wish.rows, through)]
+    if choice == "morph":
+        between = _stops(source, learner, wish.conditions)
+        names = source.asked.caption(between) if source.asked.caption else [""] * len(between)
+        return len(between) * frames, travels.morphing(stops[0], between, names, frames)
+    like = template(source, learner, wish.rows, wish.conditions)
+    if choice == "path":
+        return len(stops) * frames, travels.along_path(stops, like, frames)
+    return 2 * frames, travels.truncating(stops[0], like, frames)
+
+
+def _stops(source: Source, learner: Any, conditions: Mapping[str, str]) -> Any:
+    """One row for each of the asked conditions, of which at least two must differ."""
+    count = max((len(asked.split(",")) for asked in conditions.values()), default=1)
+    between = template(source, learner, count, conditions)
+    if all(bool((field == field[:1]).all()) for field in between.fields().values()):
+        known = ", ".join(f"--{name}" for name in source.asked.conditions or conditions)
+        hint = f"ask for two or more, separated by commas ({known})" if known else "this study takes none"
+        raise Refused(f"a morph goes from one condition to another: {hint}")
+    return between
 
 
 def _held_out(source: Source) -> Samples:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from simulacra.study import Refused
 
 SEEN = 256  # px: smaller frames are enlarged by whole pixels to at least this height, or players blur them
+LETTERS, MARGIN = 14, 6  # px: height of letters, and white around them
 
 
 def write_movie(frames: NDArray[np.floating] | NDArray[np.uint8], path: Path, *, rate: int = 20) -> None:
@@ -44,6 +46,40 @@ def enlarged(frames: NDArray[np.uint8], least: int = SEEN) -> NDArray[np.uint8]:
     """Every pixel repeated so that frames are at least `least` px high."""
     times = -(-least // frames.shape[1])
     return frames.repeat(times, axis=1).repeat(times, axis=2) if times > 1 else frames
+
+
+def captioned(frames: NDArray[np.uint8], words: Sequence[str]) -> NDArray[np.uint8]:
+    """Frames, enlarged, with their words in a white strip below: black, broken into lines where the frame is narrow."""
+    frames = enlarged(frames)
+    font, width = _font(), frames.shape[2] - 2 * MARGIN
+    texts = [_broken(text, width, font) for text in words]
+    lines = max(text.count("\n") + 1 for text in texts)
+    strip = round(1.4 * LETTERS * lines) + 2 * MARGIN
+    return np.concatenate([frames, np.stack([_written(text, (frames.shape[2], strip), font) for text in texts])], axis=1)
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    """The font that comes with matplotlib: it has Greek, indices and arrows, which pillow's own has not."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", LETTERS)
+
+
+def _broken(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines)
+
+
+def _written(text: str, size: tuple[int, int], font: ImageFont.FreeTypeFont) -> NDArray[np.uint8]:
+    sheet = Image.new("RGB", size, "white")
+    ImageDraw.Draw(sheet).multiline_text((MARGIN, MARGIN), text, fill="black", font=font, spacing=round(0.2 * LETTERS))
+    return np.asarray(sheet)
 
 
 def gif(frames: NDArray[np.uint8], *, rate: int = 20) -> bytes:
