@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from simulacra.sciences.galaxies import data
+from simulacra.sciences.galaxies import data, reading
 from simulacra.sciences.galaxies.data import Images, load, read, split
 from simulacra.study import Refused
 
@@ -245,7 +245,7 @@ def test_fits_cutouts_are_stretched_from_the_sky_upwards(tmp_path):
 def test_stretch_of_a_noiseless_cutout_runs_from_the_sky_to_white():
     flux = np.zeros((16, 16))
     flux[8, 8] = 7.0
-    counts = data.stretch(flux)
+    counts = reading.stretch(flux)
     assert counts[8, 8] == 255
     assert counts[0, 0] == round(255 * np.arcsinh(0.5) / np.arcsinh(100))
 
@@ -306,9 +306,140 @@ def test_a_table_of_other_images_is_refused(tmp_path):
     (tmp_path / "set.csv").write_text("file,label\nother.png,1\n")
     with pytest.raises(Refused, match="none of its rows names an image"):
         read(tmp_path / "set", 16, True)
-    (tmp_path / "set.csv").write_text("file,label\ngood0.png,barred\n")
-    with pytest.raises(Refused, match=r"line 2: `label` is 'barred'"):
+
+
+def test_labels_may_be_names_of_classes_which_are_numbered_in_alphabetical_order(tmp_path):
+    good_folder(tmp_path, 70)
+    words = ["spiral", "elliptical", "unknown", "", "barred spiral"]
+    rows = [f"good{i}.png,{words[i % 5]}" for i in range(69)]
+    (tmp_path / "set.csv").write_text("\n".join(["file,label", *rows]))
+    got, _, _ = read(tmp_path / "set", 16, True)
+    names = sorted(f"good{i}.png" for i in range(70))  # good69 has no row
+    number = {"spiral": 2, "elliptical": 1, "barred spiral": 0}
+    assert got.label.tolist() == [-1 if name == "good69.png" else number.get(words[int(name[4:-4]) % 5], -1) for name in names]
+    origin = load(data=tmp_path / "set", side=16, colour=True, seed=0, simulated=0).origin
+    assert "labels from set.csv: 0 barred spiral, 1 elliptical, 2 spiral; 1 images have no row in set.csv" in origin
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["0", "1", "spiral"], r"line 4: `label` is 'spiral'; expected whole numbers throughout"),
+        (["spiral", "0.73", "spiral"], r"line 3: `label` is '0\.73'"),
+        (["0", "0.5", "1"], r"line 3: `label` is '0\.5'"),
+        (["inf", "1", "1"], r"line 2: `label` is 'inf'"),
+    ],
+)
+def test_labels_that_mix_numbers_and_names_are_refused_by_line(tmp_path, labels, said):
+    good_folder(tmp_path)
+    (tmp_path / "set.csv").write_text("\n".join(["file,label", *(f"good{i}.png,{text}" for i, text in enumerate(labels))]))
+    with pytest.raises(Refused, match=said):
         read(tmp_path / "set", 16, True)
+
+
+def test_whole_numbers_written_as_floats_and_gaps_are_labels(tmp_path):
+    good_folder(tmp_path, 5)
+    (tmp_path / "set.csv").write_text("file,label\ngood0.png,1.0\ngood1.png,\ngood2.png,nan\ngood3.png,-9\ngood4.png, 2 \n")
+    assert read(tmp_path / "set", 16, True)[0].label.tolist() == [1, -1, -1, -1, 2]
+
+
+def test_a_table_that_only_divides_leaves_the_class_folders_their_say(tmp_path):
+    for name in ("elliptical", "spiral"):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        folder(tmp_path / "set" / name, **{f"{name}{i}__png": png(seed=i + 100 * len(name)) for i in range(20)})
+    rows = [f"{name}{i}.png,{'train' if i < 14 else 'test'}" for name in ("elliptical", "spiral") for i in range(20)]
+    (tmp_path / "set.csv").write_text("\n".join(["file,split", *rows]))
+    nature = load(data=tmp_path / "set", side=16, colour=True, seed=0, simulated=0)
+    assert torch.bincount(nature.held_out.label).tolist() == [6, 6]
+    assert "0 elliptical, 1 spiral" in nature.origin
+
+
+def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path):
+    counts = np.linspace(0, 65535, 16 * 16).reshape(16, 16).astype(np.uint16)
+    for name in ("grey.png", "grey.tif"):
+        Image.fromarray(counts).save(tmp_path / name)
+        got, _, _ = read(tmp_path / name)
+        np.testing.assert_array_equal(got.pixels[0, 0].numpy(), np.rint(counts / 257))
+    (tmp_path / "colour.png").write_bytes(sixteen_bit_rgb(np.stack([counts, counts[::-1], counts.T], axis=2)))
+    got, _, _ = read(tmp_path / "colour.png")
+    expected = np.stack([counts, counts[::-1], counts.T]) / 257
+    assert np.abs(got.pixels[0].numpy() - expected).max() <= 1
+
+
+def sixteen_bit_rgb(counts: np.ndarray) -> bytes:
+    """A PNG of (h, w, 3) 16-bit counts, which Pillow reads and cannot write."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", counts.shape[1], counts.shape[0], 16, 2, 0, 0, 0)
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in counts)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def test_whole_numbers_of_more_than_sixteen_bits_are_set_aside_with_their_range(tmp_path):
+    where = good_folder(tmp_path)
+    Image.fromarray(np.full((16, 16), 70000, np.int32)).save(where / "deep.tif")
+    got, rejected, _ = read(where, 16, False)
+    assert len(got) == 3
+    assert "deep.tif: pixel values run from 70000 to 70000; 16 bits hold 0 to 65535" in rejected[0]
+
+
+@pytest.mark.parametrize(("mode", "name", "within"), [("CMYK", "a.jpg", 8), ("CMYK", "a.tif", 1), ("YCbCr", "a.jpg", 8)])
+def test_pictures_in_other_colour_spaces_become_red_green_blue(tmp_path, mode, name, within):
+    y, x = np.mgrid[:16, :16] * 12
+    picture = np.stack([x, y, 200 - x], axis=2).astype(np.uint8)
+    out = Image.fromarray(picture).convert(mode)
+    out.save(tmp_path / name, **({"quality": 100, "subsampling": 0} if name.endswith("jpg") else {}))
+    got, rejected, _ = read(tmp_path / name)
+    assert not rejected
+    assert np.abs(got.pixels[0].permute(1, 2, 0).numpy().astype(int) - picture).max() <= within
+
+
+def test_palettes_are_looked_up_and_transparency_lies_over_black_sky(tmp_path):
+    colours = np.array([[0, 0, 0], [200, 10, 30], [20, 180, 250]], np.uint8)
+    index = np.random.default_rng(0).integers(0, 3, (16, 16)).astype(np.uint8)
+    picture = Image.fromarray(index, "P")
+    picture.putpalette(colours.tobytes())
+    picture.save(tmp_path / "palette.png")
+    np.testing.assert_array_equal(read(tmp_path / "palette.png")[0].pixels[0].permute(1, 2, 0).numpy(), colours[index])
+    picture.save(tmp_path / "clear.png", transparency=1)
+    expected = np.where((index == 1)[..., None], 0, colours[index])
+    np.testing.assert_array_equal(read(tmp_path / "clear.png")[0].pixels[0].permute(1, 2, 0).numpy(), expected)
+    veiled = np.dstack([colours[index], np.full((16, 16), 128, np.uint8)])
+    Image.fromarray(veiled, "RGBA").save(tmp_path / "veiled.png")
+    got = read(tmp_path / "veiled.png")[0].pixels[0].permute(1, 2, 0).numpy()
+    assert np.abs(got - colours[index] * (128 / 255)).max() <= 1
+
+
+def test_colour_among_grey_becomes_luminance_and_equal_bands_stay_colour(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    Image.fromarray(np.dstack([grey] * 3)).save(tmp_path / "b.png")
+    got, rejected, _ = read(tmp_path)  # as the first: grey
+    assert got.bands == 1
+    assert not rejected
+    np.testing.assert_array_equal(got.pixels[1, 0].numpy(), grey)
+    coloured, rejected, _ = read(tmp_path, 16, True)
+    assert len(coloured) == 1
+    assert rejected == ["a.png: is grey, but colour is asked for; set `colour` to false (--no-colour)"]
+
+
+def test_fits_files_without_an_image_are_set_aside(tmp_path):
+    fits = pytest.importorskip("astropy.io.fits")
+    rng = np.random.default_rng(0)
+    table = fits.BinTableHDU.from_columns([fits.Column("flux", "E", array=rng.normal(size=5))])
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(tmp_path / "catalogue.fits")
+    fits.PrimaryHDU(rng.normal(size=500).astype(np.float32)).writeto(tmp_path / "spectrum.fits")
+    fits.PrimaryHDU(rng.normal(size=(7, 16, 16)).astype(np.float32)).writeto(tmp_path / "cube.fits")
+    second = fits.ImageHDU(rng.normal(size=(16, 16)).astype(np.float32))
+    fits.HDUList([fits.PrimaryHDU(), table, second]).writeto(tmp_path / "later.fits")
+    got, rejected, _ = read(tmp_path, 16, False)
+    assert len(got) == 1
+    assert [line.split(":")[0] for line in rejected] == ["catalogue.fits", "cube.fits", "spectrum.fits"]
+    assert "holds no image of two or three dimensions" in rejected[0]
+    assert "is a cube of shape (7, 16, 16)" in rejected[1]
+    assert "holds no image of two or three dimensions" in rejected[2]
 
 
 def test_pixels_that_are_not_bytes_or_not_square_are_refused():
