@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from pydantic import Field, PositiveInt, field_validator
@@ -14,7 +15,10 @@ from simulacra.sciences.galaxies import data
 from simulacra.sciences.galaxies.data import Images
 from simulacra.study import Recipe, Refused, Split
 
+I = TypeVar("I", bound=Images)
+
 PIXELS_AT_ONCE = 1 << 20  # through the networks together, in pixels: 256 images of 64 px, one of 1024 px
+FEWEST_HELD_OUT = 20  # images that a verdict can say anything about
 FEWEST_OF_A_CLASS = 10  # training images from which a class can be learned at all; it takes hundreds to be learned well
 
 
@@ -58,37 +62,67 @@ def load(recipe: ImageRecipe) -> Split[Images]:
 
 
 def load_labelled(recipe: ClassRecipe) -> Split[Images]:
-    """The same, without the images whose class is not known.
+    """The same, without the images whose class is not known, or is none of training's.
 
-    Raises Refused where labels lie outside the recipe's classes, where none are given, and where a class has fewer than
-    FEWEST_OF_A_CLASS training images.
+    Raises Refused where labels lie outside the recipe's classes, where none are given, where a class has fewer than
+    FEWEST_OF_A_CLASS training images, and where fewer than FEWEST_HELD_OUT held-out images have a class.
     """
     found = load(recipe)
     numbers = found.train.label
-    if int(numbers.max()) >= recipe.classes:
-        most = int(numbers.max())
-        raise Refused(f"an image is labelled {most}, but the recipe knows classes 0 to {recipe.classes - 1}; add --classes {most + 1}")
-    if int(numbers.max()) < 0:
+    most = int(numbers.max())
+    if most >= recipe.classes:
         raise Refused(
-            "no image has a class; give class folders, a table with a column `label` beside the images, or `label` in the .npz; "
-            "galaxies.wgan_gp draws without classes"
+            f"an image is labelled {most}, but the recipe knows {recipe.classes} classes, numbered from 0: add --classes {most + 1}"
+            f"{_of_origin(found)}"
         )
-    counts = torch.bincount(numbers[numbers >= 0], minlength=recipe.classes).tolist()
-    for kind, count in enumerate(counts):
-        if count < FEWEST_OF_A_CLASS:
-            images = "image" if count == 1 else "images"
-            raise Refused(
-                f"class {kind} has {count} training {images}, and cannot be learned from fewer than {FEWEST_OF_A_CLASS}; "
-                f"add some, or leave the class out (counts: {', '.join(map(str, counts))})"
-            )
+    if most < 0:
+        raise Refused(
+            "no training image has a class; give class folders, a table with a column `label` beside the images, or `label` in the .npz; "
+            f"galaxies.wgan_gp draws without classes{_of_origin(found)}"
+        )
+    _each_can_be_learned(torch.bincount(numbers[numbers >= 0], minlength=recipe.classes).tolist(), most)
     parts = {name: getattr(found, name) for name in ("train", "validation", "held_out")}
     known = {name: images[(images.label >= 0) & (images.label < recipe.classes)] for name, images in parts.items()}
-    lines = [
-        f"{len(parts[name]) - len(known[name])} images of {name.replace('_', '-')} set aside: no class, or one that training does not have"
-        for name in parts
-        if len(known[name]) < len(parts[name])
-    ]
+    if len(known["held_out"]) < FEWEST_HELD_OUT:
+        raise Refused(
+            f"{len(known['held_out'])} of {len(found.held_out)} held-out images have a class that training has; a verdict needs "
+            f"{FEWEST_HELD_OUT}: label more, or give more images"
+        )
+    lines = [line for name, images in parts.items() for line in _left_out(name.replace("_", "-"), images.label, recipe.classes)]
     return dataclasses.replace(found, **known, rejected=[*found.rejected, *lines])
+
+
+def _of_origin(found: Split[Images]) -> str:
+    """Whence labels come, for a message about them."""
+    whence = [part for part in found.origin.split("; ") if part.startswith("labels from")]
+    return f" ({whence[0]})" if whence else ""
+
+
+def _each_can_be_learned(counts: Sequence[int], most: int) -> None:
+    """Refuse classes, of these numbers of training images, that cannot be learned; `most` is the highest label of all."""
+    few = [kind for kind, count in enumerate(counts) if count < FEWEST_OF_A_CLASS]
+    if not few:
+        return
+    kind, count = few[0], counts[few[0]]
+    images = "image" if count == 1 else "images"
+    what = f"class {kind} has {count} training {images}, and cannot be learned from fewer than {FEWEST_OF_A_CLASS}"
+    if kind > most:
+        advice = f"labels end at {most}: add --classes {most + 1}" if most else "all images are labelled 0, and two classes are the fewest"
+    elif kind == 0 and count == 0:
+        advice = "classes are numbered from 0"
+    else:
+        advice = "add some, or label these -1 and number the other classes without a gap"
+    raise Refused(f"{what}; {advice} (counts: {', '.join(map(str, counts[:20]))}{' ...' if len(counts) > 20 else ''})")
+
+
+def _left_out(part: str, label: Tensor, classes: int) -> list[str]:
+    """One line for images without a class, one for those of classes that training does not have."""
+    without, strange = int((label < 0).sum()), label[label >= classes].tolist()
+    lines = [f"{without} {part} image{'s' if without > 1 else ''} set aside: no class"] if without else []
+    if strange:
+        kinds = ", ".join(map(str, sorted(set(strange))[:10]))
+        lines.append(f"{len(strange)} {part} image{'s' if len(strange) > 1 else ''} set aside: class {kinds}, which training does not have")
+    return lines
 
 
 def read(path: Path) -> Images:
@@ -153,12 +187,24 @@ def as_bytes(y: Tensor) -> Tensor:
     return (255 * y.clamp(0, 1)).round().to(torch.uint8).cpu()
 
 
-def spread(images: Images, count: int) -> Images:
+def spread(images: I, count: int) -> I:
     """At most `count` images, evenly spread over all."""
     return images[torch.linspace(0, len(images) - 1, count).round().long()] if len(images) > count else images
 
 
-def blocks(images: Images) -> Iterator[Images]:
+def blocks(images: I) -> Iterator[I]:
     """In parts that are small enough to be held as floats."""
     size = max(1, PIXELS_AT_ONCE // images.side**2)
     return (images[start : start + size] for start in range(0, len(images), size))
+
+
+def noise_variance(images: Images) -> float:
+    """Variance of the pixel noise, full scale 1: within blocks of an eighth of the side along the border, the median block of
+    each image, averaged over images and bands. Noise coarser than a block is not counted, a faint neighbour hardly."""
+    size = max(2, images.side // 8)
+    values = []
+    for block in blocks(images):
+        tiles = block.float().unfold(2, size, size).unfold(3, size, size)  # (n, bands, rows, columns, size, size)
+        edge = torch.cat([tiles[:, :, 0], tiles[:, :, -1], tiles[:, :, 1:-1, 0], tiles[:, :, 1:-1, -1]], dim=2)
+        values.append(edge.flatten(3).var(dim=3).median(dim=2).values.mean(dim=1))
+    return float(torch.cat(values).mean())
