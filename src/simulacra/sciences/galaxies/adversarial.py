@@ -19,16 +19,17 @@ from torch import Tensor, nn
 from simulacra import movie
 from simulacra.descent import Descent
 from simulacra.evidence import Check, Figure, Finding
-from simulacra.families.autoencoder import latent_path
+from simulacra.families.autoencoder import latent_path, principal_axes
 from simulacra.families.gan import Game, Rules, augmented, between_classes
 from simulacra.sciences.galaxies import data, statistics
 from simulacra.sciences.galaxies.data import Images
 from simulacra.sciences.galaxies.framing import ClassRecipe, ImageRecipe, as_bytes, spread, turned
 from simulacra.sciences.galaxies.players import Convolving, Deconvolving, Seeing, Styled, stretched, unstretched
-from simulacra.study import Noise, Split
+from simulacra.study import Noise, Refused, Split
 from simulacra.training import device_of
 
 EXAMINED = 500  # images drawn for the shares of the classes and the count of distinct ones, at least
+STARTED = 1500  # training images that the principal components are taken from
 ALIKE = 0.01  # share of nature's images that have another one as near as "the same image" means
 STOPS, FRAMES = 5, 60  # of the latent path in the report
 
@@ -63,11 +64,27 @@ class ClassGameRecipe(AdversarialRecipe, ClassRecipe):
 
 
 def build(recipe: AdversarialRecipe, training: Images, rules: Rules, classes: int = 0) -> Game[Images]:
-    """The game of `recipe` under `rules`; training images set the units in which the critic sees spectra."""
+    """The game of `recipe` under `rules`; the styled network starts from what training images have in common."""
     game = unplayed(recipe, training.bands, rules, classes)
     if isinstance(game.critic.module, Seeing):
-        game.critic.module.spectrum.fit(stretched(spread(training, 1000).float().to(device_of(recipe.device))))
+        _start(recipe, training, game)
     return game
+
+
+def _start(recipe: AdversarialRecipe, training: Images, game: Game[Images]) -> None:
+    """Give the players the principal components of training images in all orientations, and the spread of their spectra."""
+    generator, critic, device = game.generator.module, game.critic.module, device_of(recipe.device)
+    assert isinstance(generator, Styled)
+    assert isinstance(critic, Seeing)
+    few = spread(training, STARTED)
+    x = stretched(few.float().to(device))
+    critic.spectrum.fit(x)
+    small = nn.functional.adaptive_avg_pool2d(x, generator.smooth)
+    flat = torch.cat([turned(small, torch.full((len(few),), way)).flatten(1) for way in range(8)])
+    if recipe.latent > min(flat.shape):
+        raise Refused(f"latent = {recipe.latent} needs that many pixels and orientations of images; here are {min(flat.shape)}; lower it")
+    generator.fit(flat, few.label.repeat(8).to(device), principal_axes(flat, recipe.latent, seed=recipe.seed))
+    game.generator.average.load_state_dict(generator.state_dict())
 
 
 def restore(recipe: AdversarialRecipe, state: Mapping[str, Tensor], rules: Rules, classes: int = 0) -> Game[Images]:

@@ -9,10 +9,12 @@ brightness as it is, from -1 to 1.
     penalty     a critic whose slope is penalised row by row may not couple rows: it normalises each row over all its channels and
                 pixels, as Gulrajani et al. (1704.00028) advise
 
-`Styled` and `Seeing` are ours, for minutes on one core. Three things make them quick:
+`Styled` and `Seeing` are ours, for minutes on one core. Four things make them quick:
 
     brightness  on an asinh scale (`stretched`), where the noise of the sky is not lost beside the light of the galaxy. The generator
                 rounds to whole counts as cameras and files do; backwards the rounding is the identity
+    start       the generator starts from the principal components of the training images, drawn with their means and spreads in each
+                class, and learns what is missing: curved laws of the components, sharp structure, noise
     noise       real skies differ from pixel to pixel, and a generator without noise would have to invent it from a few numbers.
                 A position holds `style` numbers for the galaxy and one standard normal number per pixel and band for its noise,
                 which a learned kernel correlates and a learned map scales: bright pixels are noisier
@@ -29,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from simulacra.families.autoencoder import Axes
 from simulacra.nets import conv
 from simulacra.nets.embedding import ClassEmbedding
 
@@ -36,6 +39,7 @@ KNEE = 8.0  # counts of 255 where the brightness scale turns from linear to loga
 TOP = math.asinh(255 / KNEE)
 COUNTS = torch.asinh(torch.arange(256) / KNEE) * (2 / TOP) - 1  # whole counts on the stretched scale
 CORE = 4  # px: side of the smallest maps
+SMOOTH = 32  # px: largest side at which principal components are kept
 
 
 def stretched(brightness: Tensor) -> Tensor:
@@ -120,11 +124,15 @@ def _as_published(layer: nn.Module) -> None:
 class Styled(nn.Module):
     """Positions (n, latent) and, with `classes`, a class -> images (n, bands, side, side) on the stretched scale, at whole counts.
 
-    The first `style` numbers say which galaxy: a small dense net turns them, and the class, into a core of 4 px and into scale and
-    offset of the feature maps at every stage (Perez et al. 1709.07871). Every stage adds its share of the picture (Karras et al.
-    1912.04958). The other numbers are maps of noise, one per band: added with learned strengths where they have been averaged
-    down to the side of a stage, and, correlated by a kernel of 5 px and scaled by a map, to the picture itself.
+    The first `style` numbers say which galaxy. In units of the spread of training they are its principal components, but for what a
+    small dense net adds to them; the same net makes a core of 4 px, and scale and offset of the feature maps at every stage (Perez
+    et al. 1709.07871). Every stage sees the smooth picture of the components, and the last one adds to it. The other numbers are maps
+    of noise, one per band: every stage sees them, averaged down to its side; and correlated by a kernel of 5 px and scaled by a map
+    they are the grain of the picture.
     """
+
+    centre: Tensor
+    axes: Tensor
 
     def __init__(self, side: int, bands: int, style: int, width: int, classes: int = 0, hidden: int = 128) -> None:
         super().__init__()
@@ -139,43 +147,66 @@ class Styled(nn.Module):
         self.stages = nn.ModuleList(conv.doubling(before, after) for before, after in pairwise(widths))
         self.norms = nn.ModuleList(nn.GroupNorm(math.gcd(conv.GROUPS, w), w, affine=False) for w in widths)
         self.tuning = nn.ModuleList(nn.Linear(hidden, 2 * w) for w in widths)
-        self.strengths = nn.ParameterList(torch.zeros(bands, w) for w in widths)
-        # Each stage's share of the picture, one doubling on; the last one also gives the strength of the noise.
-        self.seen = nn.ModuleList(conv.doubling(w, bands * (1 + last)) for w, last in zip(widths, _last(len(widths)), strict=True))
+        self.taken = nn.ModuleList(nn.Conv2d(2 * bands, w, 1) for w in widths)  # from the smooth picture and from the noise
+        self.smooth = min(side, SMOOTH)
+        self.register_buffer("centre", torch.zeros(bands * self.smooth**2))
+        self.register_buffer("axes", torch.zeros(style, bands * self.smooth**2))
+        self.middle = nn.Parameter(torch.zeros(max(classes, 1), style))
+        self.spread = nn.Parameter(torch.ones(max(classes, 1), style))
+        self.bent = nn.Linear(hidden, style)
+        self.seen = nn.ConvTranspose2d(widths[-1], 2 * bands, 4, 2, 1)  # what is added to the picture, and the strength of its grain
         self.grain = nn.Conv2d(bands, bands, 5, padding=2, bias=False)
         with torch.no_grad():
             for tuning in self.tuning:
                 assert isinstance(tuning, nn.Linear)
                 tuning.weight.mul_(0.5)
-            bias = self.seen[-1].bias
-            assert isinstance(bias, Tensor)
-            bias[bands:] = -2.0
+            self.bent.weight.mul_(0.1)
+            for taken in self.taken:
+                assert isinstance(taken, nn.Conv2d)
+                taken.weight[:, bands:] = 0  # no noise yet
+            assert self.seen.bias is not None
+            self.seen.weight.mul_(0.1)
+            self.seen.bias[:bands] = 0
+            self.seen.bias[bands:] = -2.0
 
     def forward(self, position: Tensor, condition: Tensor | None = None) -> Tensor:
         style, noise = position[:, : self.style], position[:, self.style :].view(-1, self.bands, self.side, self.side)
+        joined = style
         if self.named is not None and condition is not None:
-            style = torch.cat([style, self.named(condition) * math.sqrt(self.style)], 1)
-        code = self.mapping(style)
+            joined = torch.cat([style, self.named(condition) * math.sqrt(self.style)], 1)
+        code = self.mapping(joined)
+        smooth = self._smooth(style, code, condition)
         x = self.core(code).view(len(code), -1, CORE, CORE)
-        picture: Tensor | None = None
-        for k, (norm, tuning, strength, seen) in enumerate(zip(self.norms, self.tuning, self.strengths, self.seen, strict=True)):
+        for k, (norm, tuning, taken) in enumerate(zip(self.norms, self.tuning, self.taken, strict=True)):
             if k:
                 x = self.stages[k - 1](x)
             pool = self.side // x.shape[-1]
-            x = x + torch.einsum("nbyx,bc->ncyx", F.avg_pool2d(noise, pool) * pool, strength)
+            around = [F.adaptive_avg_pool2d(smooth, x.shape[-1]), F.avg_pool2d(noise, pool) * pool]
+            x = x + taken(torch.cat(around, 1))
             scale, offset = tuning(code)[:, :, None, None].chunk(2, 1)
             x = F.leaky_relu(torch.addcmul(offset, norm(x), 1 + scale), 0.2)
-            share = seen(x)
-            if picture is not None:
-                share[:, : self.bands] += F.interpolate(picture, scale_factor=2.0, mode="bilinear", align_corners=False)
-            picture = share
-        assert picture is not None
-        light, loudness = picture.chunk(2, 1)
-        return whole(light + F.softplus(loudness) * self.grain(noise))
+        more, loudness = self.seen(x).chunk(2, 1)
+        light = F.interpolate(smooth, size=(self.side, self.side), mode="bilinear", align_corners=False)
+        return whole(light + more + F.softplus(loudness) * self.grain(noise))
 
+    def _smooth(self, style: Tensor, code: Tensor, condition: Tensor | None) -> Tensor:
+        """The picture that the principal components make, (n, bands, smooth, smooth)."""
+        none = style.new_ones(len(style), 1)
+        weight = none if condition is None else shares(condition, len(self.middle)).to(style)
+        components: Tensor = weight @ self.middle + weight @ self.spread * style + self.bent(code)
+        return (self.centre + components @ self.axes).view(-1, self.bands, self.smooth, self.smooth)
 
-def _last(count: int) -> list[bool]:
-    return [k == count - 1 for k in range(count)]
+    @torch.no_grad()
+    def fit(self, images: Tensor, label: Tensor, axes: Axes) -> None:
+        """Start from the principal axes of training images, shrunk to `smooth` px and laid out flat (n, numbers), and from the mean and
+        spread of their components in each class."""
+        self.centre.copy_(axes.centre)
+        self.axes.copy_((axes.directions * axes.scales).T)
+        components = (images - axes.centre) @ (axes.directions / axes.scales)
+        for kind in range(len(self.middle) if self.named is not None else 0):
+            known = components[label == kind]
+            if len(known) > 1:
+                self.middle[kind], self.spread[kind] = known.mean(0), known.std(0)
 
 
 class Seeing(nn.Module):
