@@ -194,7 +194,7 @@ def test_only_the_system_that_is_told_of_classes_labels_its_draws() -> None:
 
 @pytest.mark.parametrize("network", ["styled", "dcgan"])
 def test_between_two_classes_lies_a_continuous_way(network: str) -> None:
-    game = small_game("galaxies.acgan", network=network, penalty=0.0)
+    game = small_game("galaxies.acgan", network=network, penalty=0.0, game="non-saturating")
     position = Noise(5, range(4)).normal(game.latent)
     ones, twos = (Images(some(4).pixels, torch.full((4,), k)) for k in (1, 2))
 

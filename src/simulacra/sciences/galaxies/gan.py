@@ -56,7 +56,7 @@ study = Study(
         "quick": PUBLISHED.model_copy(
             update={"side": 32, "simulated": 1200, "width": 32, "critic_width": 32, "batch": 32, "steps": 300, "draws": 120}
         ),
-        "laptop": PUBLISHED.model_copy(update={"side": 64, "width": 32, "critic_width": 32, "batch": 32, "turned": True}),
+        "laptop": PUBLISHED.model_copy(update={"side": 64, "width": 32, "critic_width": 32, "batch": 16, "steps": 1450, "turned": True}),
         "paper": PUBLISHED,
     },
     expect={"quick": "", "laptop": "", "paper": ""},
