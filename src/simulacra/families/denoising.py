@@ -248,7 +248,7 @@ class Denoising(Generic[S]):
     `descent.module(seen, log_snr, condition)` answers in the shape of the rows; `seen` has `head.shown` times their channels. `rows_of`
     takes samples apart into rows (n, *shape) and a condition (one tensor, or None), `samples_from` puts drawn rows together under the
     conditions of `like`, `blend` makes conditions between two. Draws are walked by `sampler` and end, where the last level has noise,
-    in what is told there. Data told on the way are held in `bounds`.
+    in what is told there. Data told on the way are held in `bounds`. `augment` changes training rows at random into others as likely.
 
     With `dropped`, that share of training rows is told no condition (zero weights of every class, so that conditions must be class
     numbers and `blend` one that makes weights of them), and a draw with `guidance` w goes w times the way from what is told without
@@ -259,13 +259,13 @@ class Denoising(Generic[S]):
         self, descent: Descent, schedule: Schedule, *, head: Head, shape: Sequence[int],
         rows_of: Callable[[S], tuple[Tensor, Tensor | None]], samples_from: Callable[[Tensor, S], S], levels: Sequence[int],
         sampler: Sampler = "solved", bounds: tuple[float, float] | None = None, blend: Blend = between, dropped: float = 0.0,
-        guidance: float = 1.0, ship_as: torch.dtype = torch.float32,
+        guidance: float = 1.0, augment: Callable[[Tensor], Tensor] | None = None, ship_as: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
         device = next(descent.module.parameters()).device
         self.descent, self.schedule, self.head, self.shape = descent, schedule.to(device), head.to(device), tuple(shape)
         self.rows_of, self.samples_from, self.levels, self.sampler = rows_of, samples_from, list(levels), sampler
         self.bounds, self.blend, self.dropped, self.guidance, self.ship_as = bounds, blend, dropped, guidance, ship_as
-        self.latent = math.prod(shape)
+        self.latent, self.augment = math.prod(shape), augment
         if guidance != 1 and not dropped:
             raise ValueError(f"guidance {guidance:g} needs a network that was also trained without conditions (`dropped`)")
 
@@ -274,6 +274,7 @@ class Denoising(Generic[S]):
     def step(self, batch: S) -> Mapping[str, Tensor]:
         """One batch, each row at its own level: one from each of n equal parts of 1 ... T, so that no batch lacks any."""
         x, condition = self.rows_of(batch)
+        x = x if self.augment is None else self.augment(x)
         n = len(x)
         place = (torch.arange(n) + torch.rand(n)) / n
         t = (1 + (place * self.schedule.steps).long().clamp(max=self.schedule.steps - 1)).to(x.device)
