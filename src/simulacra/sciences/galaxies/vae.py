@@ -33,7 +33,7 @@ from simulacra.nets import conv
 from simulacra.nets.dense import dense
 from simulacra.sciences.galaxies import data, framing, novelty, simulate, statistics
 from simulacra.sciences.galaxies.data import Images
-from simulacra.sciences.galaxies.framing import PIXELS_AT_ONCE, ImageRecipe, as_bytes, blocks, spread, turned
+from simulacra.sciences.galaxies.framing import PIXELS_AT_ONCE, ImageRecipe, as_bytes, blocks, noise_variance, spread, turned
 from simulacra.study import Noise, Refused, Split, Study
 from simulacra.training import device_of
 
@@ -264,18 +264,6 @@ def _reconstruction(learner: GalaxyVAE, rival: _Principal, held_out: Images) -> 
         "reconstruction error of held-out galaxies (mean squared, full scale 1)", float(ours.mean()), error,
         f"below that of {d} principal components", bool(ours.mean() < linear.mean()), beside,
     )  # fmt: skip
-
-
-def noise_variance(images: Images) -> float:
-    """Variance of the pixel noise, full scale 1: within blocks of an eighth of the side along the border, the median block of
-    each image, averaged over images and bands. Noise coarser than a block is not counted, a faint neighbour hardly."""
-    size = max(2, images.side // 8)
-    values = []
-    for block in blocks(images):
-        tiles = block.float().unfold(2, size, size).unfold(3, size, size)  # (n, bands, rows, columns, size, size)
-        edge = torch.cat([tiles[:, :, 0], tiles[:, :, -1], tiles[:, :, 1:-1, 0], tiles[:, :, 1:-1, -1]], dim=2)
-        values.append(edge.flatten(3).var(dim=3).median(dim=2).values.mean(dim=1))
-    return float(torch.cat(values).mean())
 
 
 ANOMALIES: Mapping[str, tuple[Callable[[Images, int], Images], float | None]] = {
