@@ -256,7 +256,7 @@ study = Study(
             side=32, patch=4, simulated=1200, width=64, depth=2, decoder_width=64, decoder_depth=2, steps=200, batch=32,
             draws=120, ema=0.99,
         ),
-        "laptop": MaskedRecipe(steps=4000, batch=32, threads=1),
+        "laptop": MaskedRecipe(width=96, depth=3, decoder_width=96, steps=2200, batch=32, threads=1),
         "paper": MaskedRecipe(
             side=128, patch=16, partial=0.0, width=768, depth=12, decoder_width=512, decoder_depth=8, heads=16, rounds=0, weight_decay=0.05,
             ema=0.0, lr=1.5e-4, steps=100_000, batch=64,
