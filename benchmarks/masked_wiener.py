@@ -1,6 +1,6 @@
 """How near a masked autoencoder comes to the exact fill-in of Gaussian random fields, where that is known.
 
-    OMP_NUM_THREADS=1 python benchmarks/masked_wiener.py                         # with the smooth start, 3 seeds: 2 to 3 minutes
+    OMP_NUM_THREADS=1 python benchmarks/masked_wiener.py                         # with the smooth start, 3 seeds: 5 to 6 minutes
     OMP_NUM_THREADS=1 python benchmarks/masked_wiener.py --alone --steps 600        # the network alone
 
 Periodic fields of 32 px with power k^-3 and variance 1, 75 % of the patches of 4 px hidden. The least mean squared error of hidden
@@ -55,7 +55,7 @@ def network(width, depth, start, unit):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--alone", action="store_true", help="without the smooth start")
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=1400)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--depth", type=int, default=2)
