@@ -25,7 +25,7 @@ LAYERS = (
     ("verdict",),
     ("report",),
     ("pipeline", "forecasting"),
-    ("drawing", "flags"),
+    ("drawing", "comparing", "flags"),
     ("cli",),
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}

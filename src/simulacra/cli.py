@@ -262,12 +262,26 @@ def report(path: RunFolder) -> None:
 
 
 @app.command()
-def compare(paths: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders that were judged.")]) -> None:
-    """The gaps of several runs side by side."""
-    from simulacra import verdict
-    from simulacra.runs import Run
+def compare(
+    paths: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders that were judged.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write all of it, with samples and curves, as .html page.")] = None,
+) -> None:
+    """Which of several runs should a user take? Their gaps side by side, and what follows from them."""
+    from simulacra import comparing, verdict
+    from simulacra.report import comparison as page
 
-    _console().print(verdict.compare_table({path.name: Run.open(path).evidence() for path in paths}))
+    if out and out.suffix.lower() != ".html":
+        raise typer.BadParameter(f"a comparison is written as .html, not as {out.suffix or 'a file without ending'}")
+    compared, console = comparing.comparison(paths), _console()
+    console.print(verdict.compare_table(compared.evidence))
+    for line in compared.warnings():
+        console.print(f"Warning: {line}", markup=False)
+    for line in compared.remarks():
+        console.print(f"note: {line}", markup=False)
+    console.print(compared.sentence(), markup=False)
+    if out:
+        page.write(compared, out)
+        console.print(f"wrote {out}", markup=False, soft_wrap=True)
 
 
 @app.command()

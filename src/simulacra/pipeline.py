@@ -98,6 +98,7 @@ def _draw_and_judge(
     began = time.monotonic()
     drawn = draw_like(learner, nature, seed=recipe.seed, device=device_of(recipe.device), watch=_said(say, len(nature)))
     rate = len(drawn) / (time.monotonic() - began)
+    folder.note_rate(rate)
     (folder.path / "drawn").mkdir(exist_ok=True)
     asked.write(drawn, folder.path / "drawn" / "samples.npz")
     asked.write(spread(nature, SHOWN), folder.path / "drawn" / "nature.npz")
@@ -269,7 +270,7 @@ def write_report(folder: Run) -> Path:
         evidence=evidence, history=folder.history(), environment=folder.read_json("environment.json"),
         origin=lock["origin"], files=lock["files"], rejected=_set_aside(folder), seconds=folder.seconds(),
         **_shown(asked, shown, spread(asked.read(drawn), len(shown))), figures=folder.figures(),
-        command=f"simulacra run {about['study']} --recipe {about['name']} {_changed(asked, about)}".strip(), citation=asked.citation,
+        command=command_of(asked, about), citation=asked.citation,
     )  # fmt: skip
     path = folder.path / "report.html"
     report.write(page, path)
@@ -287,6 +288,11 @@ def _shown(asked: Study[Any, Any], nature: Any, drawn: Any) -> dict[str, Any]:
         "captions": caption(nature), "drawn_captions": caption(drawn),
         "nature_models": models(nature[:MODELS]), "drawn_models": models(drawn[:MODELS]),
     }  # fmt: skip
+
+
+def command_of(asked: Study[Any, Any], about: Mapping[str, Any]) -> str:
+    """The command that makes a run again, from what its folder says it is about."""
+    return f"simulacra run {about['study']} --recipe {about['name']} {_changed(asked, about)}".strip()
 
 
 def _changed(asked: Study[Any, Any], about: Mapping[str, Any]) -> str:

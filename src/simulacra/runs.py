@@ -127,11 +127,19 @@ class Run:
 
     def add_time(self, seconds: float) -> None:
         """Add to the wall time that training took, over all sessions."""
-        self.write_json("time.json", {"training_seconds": self.seconds() + seconds})
+        self.write_json("time.json", self.times() | {"training_seconds": self.seconds() + seconds})
+
+    def note_rate(self, rate: float) -> None:
+        """Remember how many samples were drawn per second of wall time."""
+        self.write_json("time.json", self.times() | {"drawn_per_second": rate})
 
     def seconds(self) -> float:
         """Wall time of training so far."""
-        return float(self.read_json("time.json")["training_seconds"]) if (self.path / "time.json").is_file() else 0.0
+        return float(self.times().get("training_seconds", 0.0))
+
+    def times(self) -> dict[str, float]:
+        """training_seconds and, once drawn from, drawn_per_second."""
+        return self.read_json("time.json") if (self.path / "time.json").is_file() else {}
 
     # -- one process at a time -----------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ into words so that no reader depends on colour; the words are a reading aid, the
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -222,6 +223,87 @@ def beside(check: Check) -> str:
     return "; ".join(f"{name} {exactly(value)}" for name, value in check.beside.items())
 
 
+# --------------------------------------------------------------------------------------------------- which of several runs
+
+RULE = (
+    f"Of the runs that do not memorise (memorisation stands below {NEAR:g} or its interval reaches 0), the one whose largest gap is the "
+    "smallest. Only findings count that all runs share, held to the same rival. A run whose largest gap has an interval that overlaps with "
+    "that of the best one cannot be told from it."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Which of several runs a user should take, by `RULE`."""
+
+    sentence: str
+    best: Sequence[str]  # names: one, or several that cannot be told apart; none where nothing can be recommended
+    memorising: Sequence[str]
+
+
+def memorises(evidence: Evidence) -> bool:
+    """Whether memorisation stands apart from nature, or a check of it is missed."""
+    found = [f for f in evidence.findings if f.name.lower().startswith("memoris")]
+    missed = any(not check.met for check in evidence.checks if check.name.lower().startswith("memoris"))
+    return missed or any(standing(f) in (Standing.APART, Standing.RIVAL) for f in found)
+
+
+def shared(runs: Mapping[str, Evidence]) -> list[str]:
+    """Names of the findings that all runs have with the same rival and a defined gap, worst of any run first."""
+    by_run = [{f.name: f for f in evidence.findings} for evidence in runs.values()]
+    return [
+        name for name in _names_worst_first(by_run)
+        if all(name in found and math.isfinite(found[name].gap) for found in by_run)
+        and len({found[name].rival_name for found in by_run}) == 1
+    ]  # fmt: skip
+
+
+def choose(runs: Mapping[str, Evidence]) -> Choice:
+    """Which run to take, by `RULE`, in a sentence that says why."""
+    names, memorising = set(shared(runs)), [name for name, evidence in runs.items() if memorises(evidence)]
+    if not names:
+        return Choice("The runs share no finding that is held to one rival, so none can be recommended.", (), memorising)
+    if len(memorising) == len(runs):
+        return Choice("Every run memorises its training data, so none can be recommended.", (), memorising)
+    largest = {
+        run: max((f for f in evidence.findings if f.name in names), key=lambda f: f.gap)
+        for run, evidence in runs.items()
+        if run not in memorising
+    }
+    order = sorted(largest, key=lambda run: largest[run].gap)
+    best = [run for run in order if overlap(largest[run], largest[order[0]])]
+    others = [run for run in order if run not in best]
+    return Choice(_reasons(largest, best, others, memorising), best, memorising)
+
+
+def overlap(one: Finding, other: Finding) -> bool:
+    """Whether the intervals of two gaps have a point in common."""
+    (low, high), (bottom, top) = _interval_or_point(one), _interval_or_point(other)
+    return low <= top and bottom <= high
+
+
+def _reasons(largest: Mapping[str, Finding], best: Sequence[str], others: Sequence[str], memorising: Sequence[str]) -> str:
+    said = {run: f"{gap(finding)} ({finding.name})" for run, finding in largest.items()}
+    if len(best) > 1:
+        text = f"{_listed(best)} cannot be told apart: the intervals of their largest gaps overlap, {_listed([said[run] for run in best])}."
+    elif others:
+        text = f"Take {best[0]}: its largest gap is the smallest, {said[best[0]]}."
+    else:
+        text = f"Take {best[0]}, the only run that does not memorise: its largest gap is {said[best[0]]}."
+    if others:
+        text += f" Further from nature: {_listed([f'{run}, {said[run]}' for run in others])}."
+    if memorising:
+        text += f" Left out because {'it memorises' if len(memorising) == 1 else 'they memorise'} training data: {_listed(memorising)}."
+    hopeless = [run for run in best if standing(largest[run]) is Standing.RIVAL]
+    if hopeless:
+        text += f" Even so {_listed(hopeless)} {'is' if len(hopeless) == 1 else 'are'} no better there than the rival."
+    return text
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
 def compare_table(runs: Mapping[str, Evidence]) -> Table:
     """Gaps of several runs side by side, one row per finding, worst first; an asterisk marks the smallest gap of a row."""
     result = _plain_table("Gaps of the runs, worst first", _comparison_note(runs))
@@ -232,11 +314,12 @@ def compare_table(runs: Mapping[str, Evidence]) -> Table:
     for name in _names_worst_first(by_run):
         result.add_row(Text(name), *_compared([findings.get(name) for findings in by_run]))
     result.add_section()
-    result.add_row(Text("told from nature"), *(Text(_told(evidence)) for evidence in runs.values()))
+    result.add_row(Text("told from nature"), *(Text(told(evidence)) for evidence in runs.values()))
     return result
 
 
-def _told(evidence: Evidence) -> str:
+def told(evidence: Evidence) -> str:
+    """Whether drawn samples can be told from nature, with the probability of it."""
     if not tested(evidence):
         return "not tested"
     return f"{'yes' if evidence.differs else 'no'}, p = {probability(evidence.p)}"

@@ -49,6 +49,28 @@ PAPER = Palette(ink="#16191d", muted="#4d545c", rule="#d5d9de", drawn="#0072b2",
 PAGE = Palette(ink="#010001", muted="#010002", rule="#010003", drawn="#010004", rival="#010005", exact="#010006")
 VARIABLES = {color: f"var(--{name})" for name, color in dataclasses.asdict(PAGE).items()}
 
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What tells one of several runs from the others: by colour, and without."""
+
+    color: str
+    dash: Any  # as matplotlib takes it
+    marker: str
+
+
+RUNS = tuple(
+    Look(f"#0101{i:02d}", dash, marker)
+    for i, (dash, marker) in enumerate(
+        [
+            ("-", "o"), ((0, (5, 1.5)), "s"), ((0, (1.5, 1.2)), "^"), ((0, (6, 1.5, 1.5, 1.5)), "D"), ((0, (9, 2)), "v"),
+            ((0, (3, 1.2, 1, 1.2, 1, 1.2)), "P"), ((0, (2, 2)), "X"), ((0, (8, 1.5, 3, 1.5)), "*"),
+        ],
+        1,
+    )
+)  # fmt: skip
+VARIABLES |= {look.color: f"var(--run-{i})" for i, look in enumerate(RUNS, 1)}
+
 STYLE: dict[str, Any] = {
     "font.family": ["sans-serif"],
     "font.sans-serif": ["DejaVu Sans"],
@@ -81,6 +103,40 @@ def finding_svg(finding: Finding, salt: str) -> str:
         draw_finding(axes, finding, PAGE)
         _place(axes, above=bool(finding.unit), below=len(finding.grid) > 1 and bool(finding.grid_name))
         return _inline(figure, _described(finding))
+
+
+def overlaid_svg(findings: Sequence[Finding], salt: str) -> str:
+    """A curve of several runs, of one nature and at most as many as `RUNS`: nature with its band, and every run's line."""
+    with style(salt), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure, axes = _canvas(height=225)
+        draw_overlaid(axes, findings, PAGE)
+        _place(axes, above=bool(findings[0].unit), below=bool(findings[0].grid_name))
+        return _inline(figure, f"{findings[0].name} against {findings[0].grid_name}: nature with its band and {len(findings)} runs")
+
+
+def draw_overlaid(axes: Axes, findings: Sequence[Finding], palette: Palette) -> None:
+    """The same on one pair of axes."""
+    first = findings[0]
+    _dress(axes, palette)
+    for low, high, alpha in _bands(first):
+        axes.fill_between(first.grid, low, high, color=palette.ink, alpha=alpha, lw=0, step="mid" if first.bars else None)
+    steps = "steps-mid" if first.bars else "default"
+    axes.plot(first.grid, first.truth, color=palette.ink, lw=1.8, drawstyle=steps)
+    if first.exact is not None:
+        axes.plot(first.grid, first.exact, color=palette.exact, lw=1.6, ls=DASHES["exact"])
+    every = max(1, len(first.grid) // 8)
+    for place, (finding, look) in enumerate(zip(findings, RUNS, strict=False)):
+        first_marked = place * every // len(findings)  # markers of different runs at different places
+        axes.plot(
+            finding.grid, finding.drawn, color=look.color, lw=1.5, ls=look.dash, marker=look.marker, ms=4.6, mew=0,
+            markevery=(first_marked, every), drawstyle=steps,
+        )  # fmt: skip
+    _label(axes, first.unit, first.grid_name, palette)
+    log = first.log_grid and _any_positive(first.grid)
+    axes.set_xscale("log" if log else "linear")
+    _ticks(axes.xaxis, first.grid, log=log)
+    _fit_values(axes, dataclasses.replace(first, drawn=np.concatenate([f.drawn for f in findings]), rival=np.zeros(0)))
 
 
 def history_svg(name: str, steps: Array, values: Array, salt: str) -> str:

@@ -105,7 +105,7 @@ def page_as_html(page: Page) -> str:
         together=[row for row in rows if not _stands_alone(row.finding)],
         alone_names=ALONE,
         standings=verdict.Standing,
-        axis={"zero": _place(0.0), "one": _place(1.0), "low": AXIS[0], "high": AXIS[1]},
+        axis={"zero": place(0.0), "one": place(1.0), "low": AXIS[0], "high": AXIS[1]},
         checks=[_check(check) for check in page.evidence.checks],
         sides=sides,
         viewer=viewer() if any(side.models for side in sides) else None,
@@ -142,21 +142,23 @@ def _row(finding: Finding, anchor: str) -> Row:
         verdict.number(finding.ceiling),
         verdict.probability(finding.p),
         finding.p is not None and finding.p <= ALARM,
-        _mark(finding),
+        mark(finding),
         Markup(curves.finding_svg(finding, anchor)),
         curves.rival_leaves(finding),
     )
 
 
-def _mark(finding: Finding) -> Mark | None:
+def mark(finding: Finding) -> Mark | None:
+    """Where a gap stands on the axis of the gap plot; None where it is not defined."""
     if not math.isfinite(finding.gap):
         return None
     low, high = (bound if math.isfinite(bound) else finding.gap for bound in (finding.gap_low, finding.gap_high))
     clipped = "right" if finding.gap > AXIS[1] else "left" if finding.gap < AXIS[0] else ""
-    return Mark(_place(finding.gap), _place(low), _place(high), clipped)
+    return Mark(place(finding.gap), place(low), place(high), clipped)
 
 
-def _place(gap: float) -> float:
+def place(gap: float) -> float:
+    """Where a gap lies on the axis, in per cent of its width."""
     inside = min(max(gap, AXIS[0]), AXIS[1])
     return round(100 * (inside - AXIS[0]) / (AXIS[1] - AXIS[0]), 2)
 
@@ -180,7 +182,7 @@ def _sides(page: Page) -> list[Side]:
     ]
     shown, target = _shown(page), 128 if page.rival_pictures is None else 96
     return [
-        Side(title, word, _pictures(pictures[:shown], captions, target), models(texts[:shown]))
+        Side(title, word, as_pictures(pictures[:shown], captions, target), models(texts[:shown]))
         for title, word, pictures, texts, captions in sides
         if shown and pictures is not None
     ]
@@ -195,7 +197,8 @@ def _shown(page: Page) -> int:
     return min(page.pictured, max(PICTURE_BYTES // heaviest // 4 * 4, 4), MOST_PICTURES)
 
 
-def _pictures(side: images.Images, captions: Sequence[str], target: int) -> list[Picture]:
+def as_pictures(side: images.Images, captions: Sequence[str], target: int) -> list[Picture]:
+    """Images (n, height, width, 3) in [0, 1] for the page, enlarged by a whole factor up to `target` pixels."""
     small, _ = images.shrunk(side)
     height, width = small.shape[1:3]
     scale = images.enlargement(height, width, target)
