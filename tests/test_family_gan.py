@@ -183,11 +183,13 @@ class Naming(nn.Module):
         return self.said + 0 * rows[:, :1]
 
 
-def test_an_auxiliary_classifier_adds_the_surprise_at_the_class_of_real_and_of_drawn_rows() -> None:
-    """By hand: classes 0 and 2 have probabilities 5/8 and 1/8, so the mean surprise is (log 8/5 + log 8) / 2 on either side."""
-    critic = Naming()
+@pytest.mark.parametrize("named_draws", [True, False])
+def test_an_auxiliary_classifier_adds_the_surprise_at_the_class_of_real_and_of_drawn_rows(named_draws: bool) -> None:
+    """By hand: classes 0 and 2 have probabilities 5/8 and 1/8, so the mean surprise is (log 8/5 + log 8) / 2 on either side. The critic
+    learns names from both sides as published, or from real rows alone; the generator is always asked for its class."""
+    critic, rules = Naming(), auxiliary_classifier(weight=2.0, named_draws=named_draws)
     game = Game(
-        Descent(Conditioned(4, 2), lr=1e-3), Descent(critic, lr=1e-3), rules=auxiliary_classifier(weight=2.0), latent=4,
+        Descent(Conditioned(4, 2), lr=1e-3), Descent(critic, lr=1e-3), rules=rules, latent=4,
         rows_of=lambda p: (p.where, p.label), samples_from=lambda rows, like: Points(rows, like.label),
     )  # fmt: skip
     surprised = (math.log(8 / 5) + math.log(8)) / 2
@@ -197,8 +199,8 @@ def test_an_auxiliary_classifier_adds_the_surprise_at_the_class_of_real_and_of_d
     assert watched["real_class"].item() == watched["drawn_class"].item() == pytest.approx(2 * surprised)
     assert watched["generator"].item() == pytest.approx(softplus(-0.5) + 2 * surprised, abs=0.01)
     assert critic.said.grad is not None
-    named = 2 * 2 * (torch.tensor([5 / 8, 2 / 8, 1 / 8]) - torch.tensor([0.5, 0.0, 0.5]))  # softmax less frequency; real and drawn
-    torch.testing.assert_close(critic.said.grad[1:], named)
+    named = 2 * (torch.tensor([5 / 8, 2 / 8, 1 / 8]) - torch.tensor([0.5, 0.0, 0.5]))  # softmax less frequency
+    torch.testing.assert_close(critic.said.grad[1:], (1 + named_draws) * named)
 
 
 def test_any_game_can_be_asked_to_name_classes_and_both_players_then_know_them() -> None:

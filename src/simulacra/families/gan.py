@@ -46,13 +46,15 @@ Augment = Callable[[Tensor, Tensor], Tensor]  # rows (n, channels, height, width
 
 @dataclass(frozen=True)
 class Rules:
-    """What either player descends. The critic adds `weight` times the penalty to its own loss; both add the mean of `naming`."""
+    """What either player descends. The critic adds `weight` times the penalty to its own loss; both add the mean of `naming`, the
+    critic's also on drawn rows where `named_draws`."""
 
     critic: Loss
     generator: Loss
     penalty: Penalty | None = None
     weight: float = 0.0
     naming: Naming | None = None
+    named_draws: bool = True
 
 
 # --- penalties, per example ---
@@ -158,14 +160,15 @@ def paired(*, penalty: float = 1.0) -> Rules:
     )  # fmt: skip
 
 
-def auxiliary_classifier(rules: Rules | None = None, *, weight: float = 1.0) -> Rules:
+def auxiliary_classifier(rules: Rules | None = None, *, weight: float = 1.0, named_draws: bool = True) -> Rules:
     """`rules` (`non_saturating` where None) for a critic that also names the class of each row, real or drawn, and a generator that
     wants to be named rightly: `weight` times -log p(class) joins both losses (Odena et al. 1610.09585, equations 2 and 3).
 
     The generator is told the class, an integer (n,), as its condition. The critic is not: it gives (n, 1 + classes), a score and
-    the logits of the classes (no softmax: the loss takes it).
+    the logits of the classes (no softmax: the loss takes it). As published it learns names from drawn rows too, under the class that
+    was asked for, and so learns the generator's mistakes; without `named_draws` it learns them from real rows alone.
     """
-    return replace(rules or non_saturating(), naming=lambda logits, known: weight * surprise(logits, known))
+    return replace(rules or non_saturating(), naming=lambda logits, known: weight * surprise(logits, known), named_draws=named_draws)
 
 
 def surprise(logits: Tensor, known: Tensor) -> Tensor:
@@ -311,7 +314,7 @@ class Game(Generic[S]):
         watched = {"critic": loss.detach(), "margin": (on_real - on_drawn).detach().mean()}
         if real_class is not None and drawn_class is not None:
             watched |= {"real_class": real_class.detach().mean(), "drawn_class": drawn_class.detach().mean()}
-            loss = loss + real_class.mean() + drawn_class.mean()
+            loss = loss + real_class.mean() + (drawn_class.mean() if self.rules.named_draws else 0.0)
         if self.rules.penalty is not None and self.rules.weight:
             penalty = self._penalty(self.rules.penalty, real, drawn, condition)
             watched["penalty"] = penalty.detach()

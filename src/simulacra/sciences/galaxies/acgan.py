@@ -6,12 +6,14 @@ With r = D(x), f = D(G(z, c)) and C the critic's law of the class (Odena et al. 
     min over G of E softplus(-f) - E log C(c | G(z, c))
 
 Classes can be named in any game (`game`): with `wasserstein`, -r + f and -f stand for the softplus terms, and the critic's slope
-between real and drawn is penalised (Gulrajani et al. 1704.00028). That the critic names drawn galaxies rightly says little: both
-players gain by galaxies that are easily named. The verdict measures the class anew on every draw, by what defines it in nature.
+between real and drawn is penalised (Gulrajani et al. 1704.00028). The last term of the first line teaches the critic to call a draw
+by the class that was asked for, right or wrong; without it (`named_draws`) names are learned from nature alone. That the critic names
+drawn galaxies rightly says little: the generator gains by galaxies that this critic names easily. The verdict measures the class
+anew on every draw, by what defines it in nature.
 
     paper            the published game and the published pair of networks at 128 px, told of the class
-    laptop, quick    named classes in Wasserstein's game, our networks (players.py) at 64 px and 32 px. In short trials the published
-                     game with a penalty on real images (R1) drew a few images over and over
+    laptop, quick    names learned from nature, in Wasserstein's game, our networks (players.py) at 64 px and 32 px. In short trials
+                     the published game with a penalty on real images (R1) drew a few images over and over
 
 Classes are those of your labels (`--classes`), three without: barred spiral, elliptical, spiral in simulated galaxies.
 """
@@ -38,12 +40,14 @@ class NamingRecipe(ClassGameRecipe):
     game: Literal["wasserstein", "non-saturating"] = Field(
         "wasserstein", description="What is played beside the naming; `penalty` weighs the slope between the two, or R1 on real images."
     )
+    naming: float = Field(1.0, ge=0, le=100, description="Weight of the loss on the names of classes, for both players.")
+    named_draws: bool = Field(True, description="The critic learns names from drawn images too, as published; false: from nature alone.")
 
 
 def rules(recipe: NamingRecipe) -> Rules:
     """The recipe's game with an auxiliary classifier."""
     known = {"wasserstein": wasserstein, "non-saturating": non_saturating}
-    return auxiliary_classifier(known[recipe.game](penalty=recipe.penalty))
+    return auxiliary_classifier(known[recipe.game](penalty=recipe.penalty), weight=recipe.naming, named_draws=recipe.named_draws)
 
 
 def build(recipe: NamingRecipe, training: Images) -> Game[Images]:
@@ -56,7 +60,7 @@ def restore(recipe: NamingRecipe, state: Mapping[str, Tensor]) -> Game[Images]:
     return adversarial.restore(recipe, state, rules(recipe), recipe.classes)
 
 
-laptop = NamingRecipe(**wgan_gp.laptop.model_dump())
+laptop = NamingRecipe(**wgan_gp.laptop.model_dump(), naming=2.0, named_draws=False)
 
 study = Study(
     title="Galaxy images of an asked class by an auxiliary-classifier game",

@@ -154,7 +154,8 @@ class Styled(nn.Module):
         self.middle = nn.Parameter(torch.zeros(max(classes, 1), style))
         self.spread = nn.Parameter(torch.ones(max(classes, 1), style))
         self.bent = nn.Linear(hidden, style)
-        self.seen = nn.ConvTranspose2d(widths[-1], 2 * bands, 4, 2, 1)  # what is added to the picture, and the strength of its grain
+        self.seen = nn.ConvTranspose2d(widths[-1], bands, 4, 2, 1)
+        self.loudness = nn.Conv2d(widths[-1], 1, 1)
         self.grain = nn.Conv2d(bands, bands, 5, padding=2, bias=False)
         with torch.no_grad():
             for tuning in self.tuning:
@@ -164,10 +165,14 @@ class Styled(nn.Module):
             for taken in self.taken:
                 assert isinstance(taken, nn.Conv2d)
                 taken.weight[:, bands:] = 0  # no noise yet
+            # The doubling starts as that of linear interpolation: free kernels start as a grid of 2 px on every picture.
+            tent = torch.tensor([0.25, 0.75, 0.75, 0.25])
+            across = 0.3 * torch.randn(widths[-1], bands, 1, 1) / math.sqrt(widths[-1])
+            self.seen.weight.copy_(across * tent[:, None] * tent)
             assert self.seen.bias is not None
-            self.seen.weight.mul_(0.1)
-            self.seen.bias[:bands] = 0
-            self.seen.bias[bands:] = -2.0
+            assert self.loudness.bias is not None
+            self.seen.bias.zero_()
+            self.loudness.bias.fill_(-1.0)
 
     def forward(self, position: Tensor, condition: Tensor | None = None) -> Tensor:
         style, noise = position[:, : self.style], position[:, self.style :].view(-1, self.bands, self.side, self.side)
@@ -185,9 +190,11 @@ class Styled(nn.Module):
             x = x + taken(torch.cat(around, 1))
             scale, offset = tuning(code)[:, :, None, None].chunk(2, 1)
             x = F.leaky_relu(torch.addcmul(offset, norm(x), 1 + scale), 0.2)
-        more, loudness = self.seen(x).chunk(2, 1)
-        light = F.interpolate(smooth, size=(self.side, self.side), mode="bilinear", align_corners=False)
-        return whole(light + more + F.softplus(loudness) * self.grain(noise))
+        size = (self.side, self.side)
+        light = F.interpolate(smooth, size=size, mode="bilinear", align_corners=False) + self.seen(x)
+        # One bounded, smooth map for all bands: with more freedom the noise is shouted into neighbours that should be drawn.
+        loudness = F.interpolate(torch.sigmoid(self.loudness(x)), size=size, mode="bilinear", align_corners=False)
+        return whole(light + loudness * self.grain(noise))
 
     def _smooth(self, style: Tensor, code: Tensor, condition: Tensor | None) -> Tensor:
         """The picture that the principal components make, (n, bands, smooth, smooth)."""
