@@ -242,16 +242,18 @@ def cut(found: Maps, side: int) -> tuple[Maps, NDArray[np.int64]]:
     return Maps(patches[keep], repeat[1][keep], repeat[0][keep]), np.tile(grid, (len(found), 1))[keep.numpy()]
 
 
-def light_cone(path: Path | str, side: int = 64, z_source: Sequence[float] | None = None) -> Split[Maps]:
+def light_cone(
+    path: Path | str, side: int = 64, z_source: Sequence[float] | None = None, degrees: float | None = None
+) -> Split[Maps]:
     """A ray-traced light cone, cut into patches and split by place on the sky.
 
     The file holds the same sky for several source redshifts, whose maps are alike wherever their sources are: a place belongs to
     one part for all redshifts (`z_source`: those to keep; None: all). Columns of patches, from the left: 5/8 train, 1/8 validate,
     2/8 are held out, so that no training patch touches one that judges. Structures larger than a patch are still shared.
     """
-    sky = read(path)
+    sky = read(path, degrees)
     if z_source is not None:
-        sky = sky[_rows_of(sky, z_source)]
+        sky = sky[rows_of(sky, z_source)]
     patches, place = cut(sky, side)
     across = sky.side // side
     if across < 4:
@@ -267,7 +269,8 @@ def light_cone(path: Path | str, side: int = 64, z_source: Sequence[float] | Non
     return Split(patches[parts[0]], patches[parts[1]], patches[parts[2]], origin, sums)
 
 
-def _rows_of(sky: Maps, z_source: Sequence[float]) -> Tensor:
+def rows_of(sky: Maps, z_source: Sequence[float]) -> Tensor:
+    """Which maps have their sources at the given redshifts."""
     known = sky.universe[:, 3]
     rows = []
     for z in z_source:

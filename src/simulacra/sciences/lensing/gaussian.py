@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -25,6 +26,7 @@ from scipy.interpolate import BSpline
 from scipy.special import ndtr
 from torch import Tensor, nn
 
+from simulacra.descent import under
 from simulacra.sciences.lensing.data import UNIVERSE, Maps
 
 Array = NDArray[np.float64]
@@ -256,16 +258,34 @@ class Law(nn.Module):
         """Measured on training maps without unobserved pixels."""
         cosmology = Cosmology(training.universe)
         u = cosmology(training.universe)
-        each, universe = torch.unique(u, dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
+        each, universe = torch.unique(u, dim=0, return_inverse=True)
         marginal = Marginal.fitted(training.kappa, each, universe)
         g = torch.cat([marginal.gaussian(training.kappa[i : i + 256], u[i : i + 256]) for i in range(0, len(u), 256)])
         return cls(cosmology, marginal, Power.fitted(g, each, universe))
 
     @classmethod
-    def blank(cls, side: int, degree: int, d: int) -> Law:
-        """One whose numbers are still to be loaded: polynomials of `degree` in `d` parameters."""
+    def blank(cls, side: int, state: Mapping[str, Tensor]) -> Law:
+        """One for maps of `side` into which `state` can be loaded."""
+        d, terms = int(state["cosmology.varies"].sum()), len(state["power.mean.coefficient"])
+        degree = next(k for k in (0, 1, 2) if math.comb(d + k, k) == terms)
+        marginal = Marginal(Polynomial.blank(d, degree, KNOTS))
         cosmology = Cosmology(torch.zeros(1, 4))
-        return cls(cosmology, Marginal(Polynomial.blank(d, degree, KNOTS)), Power.blank(side, d, degree))
+        cosmology.load_state_dict(under(state, "cosmology"))  # how many numbers a network is told, it must know at once
+        return cls(cosmology, marginal, Power.blank(side, d, degree))
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers say which universe."""
+        return self.cosmology.numbers
+
+    def forward(self, u: Tensor | None) -> Tensor:
+        """Power of the modes (n, side, side // 2 + 1) in the universes u; of all maps where training showed but one."""
+        found: Tensor = self.power(torch.zeros(1, 0) if u is None else u)
+        return found
+
+    def told(self, maps: Maps) -> Tensor | None:
+        """What a network is told of the universes of maps, (n, d); None where training showed but one."""
+        return self.cosmology(maps.universe) if self.numbers else None
 
     def gaussian(self, maps: Maps) -> Tensor:
         """g (n, 1, side, side) of maps."""

@@ -1,0 +1,143 @@
+"""Weak-lensing maps of an asked universe by diffusion: a network corrects the Wiener filter of Gaussianised maps.
+
+    kappa -> g        each pixel's law made normal (gaussian.py); diffusion runs on g
+    x_hat             Wiener's estimate of g under noise, from the power of its modes in the asked universe, plus a correction by a
+                      periodic U-Net that begins at zero (families/denoising.py)
+    draw              noise to map by DPM-Solver++(2M) in tens of steps, no randomness on the way
+
+Before training this is the copula: a Gaussian field with the right spectrum and the right law of pixels. All that the network adds
+is what a Gaussian field has not: filaments, and halos where matter already is. Where nature is log-normal there is nothing to add.
+
+    laptop    64 px, universes of a grid in Omega_m and sigma_8;  quick  the same at 32 px
+    paper     256 px, the size of Mustafa et al.; no paper is followed (they compare none): for diffusion on such maps see
+              Ho et al. 2020, arXiv:2006.11239, and the recipe of galaxies.ddpm
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from simulacra.descent import Descent, under
+from simulacra.evidence import Check, Figure, Finding
+from simulacra.families import diffusion
+from simulacra.families.denoising import Denoising, Spectral
+from simulacra.nets.unet import UNet
+from simulacra.sciences.lensing import data, framing, pictures, statistics
+from simulacra.sciences.lensing.data import Maps
+from simulacra.sciences.lensing.framing import LensingRecipe
+from simulacra.sciences.lensing.gaussian import Law
+from simulacra.sciences.lensing.pictures import examined
+from simulacra.study import Split, Study
+from simulacra.training import device_of
+
+LEVELS = 1000  # of noise
+
+
+class DiffusionRecipe(LensingRecipe):
+    """A diffusion model of convergence maps."""
+
+    widths: tuple[PositiveInt, ...] = Field((24, 48, 96), description="Channels of the U-Net at each side, from the patches down.")
+    patch: PositiveInt = Field(2, le=4, description="Side in pixels of the patches that are the first side's places.")
+    embed: PositiveInt = Field(64, description="Numbers in which the network is told the level of noise and the universe; even.")
+    least: float = Field(0.01, gt=0, description="Least noise over signal.")
+    largest: float = Field(40.0, gt=1, description="Largest noise over signal.")
+    turned: bool = Field(True, description="Turn (by quarters) and flip training maps at random: the sky has no preferred direction.")
+    lr: float = Field(1e-3, gt=0, le=0.1, description="Learning rate of Adam; falls to 0 on a half cosine over the steps.")
+    ema: float = Field(0.998, ge=0, lt=1, description="Memory of the running average of the weights that draws; 0: the last weights.")
+    walk: PositiveInt = Field(20, description="Steps of a draw.", json_schema_extra={"drawing": True})
+
+
+def build(recipe: DiffusionRecipe, training: Maps) -> Denoising[Maps]:
+    """The learner of `recipe`; training maps give the law of pixels and the power of modes that it starts from."""
+    return learner(recipe, Law.fitted(training))
+
+
+def restore(recipe: DiffusionRecipe, state: Mapping[str, Tensor]) -> Denoising[Maps]:
+    """The learner in a saved state, or what of it was shipped, to draw from."""
+    found = learner(recipe, Law.blank(recipe.side, under(state, "head.power_of")))
+    found.load_shipped(state)
+    return found
+
+
+def learner(recipe: DiffusionRecipe, law: Law) -> Denoising[Maps]:
+    """The learner of `recipe` with that law, before it has learned."""
+    device = device_of(recipe.device)
+    law = law.to(device)
+    d = law.numbers
+    told = nn.Sequential(nn.Linear(d, recipe.embed), nn.SiLU(), nn.Linear(recipe.embed, recipe.embed)) if d else None
+    head = Spectral(law(None if d == 0 else _middle(law))[0].detach(), power_of=law)
+    network = UNet(
+        1, recipe.widths, inputs=head.shown, patch=recipe.patch, embed=recipe.embed, condition=told, padding="circular"
+    )
+    descent = Descent(
+        network.to(device), lr=recipe.lr, betas=(0.9, 0.99), clip=1.0, ema=recipe.ema, warmup=min(100, recipe.steps // 10),
+        horizon=recipe.steps,
+    )  # fmt: skip
+    # At a root this high the levels are even in the logarithm, to a few percent.
+    schedule = diffusion.karras(LEVELS, least=recipe.least, largest=recipe.largest, rho=100.0)
+    wanted = diffusion.karras(max(2, recipe.walk), least=recipe.least, largest=recipe.largest)
+    return Denoising(
+        descent, schedule, head=head, shape=(1, recipe.side, recipe.side), rows_of=lambda maps: (law.gaussian(maps), law.told(maps)),
+        samples_from=law.maps, levels=[int(level) for level in schedule.nearest(wanted).flip(0)],
+        augment=framing.turned if recipe.turned else None,
+    )  # fmt: skip
+
+
+def _middle(law: Law) -> Tensor:
+    """The middle of the trained range."""
+    return law.cosmology.low.new_zeros(1, law.numbers).float()
+
+
+def examine(learner: Denoising[Maps], split: Split[Maps], seed: int) -> tuple[list[Finding], list[Check]]:
+    """The bars for held-out universes, beside the copula and nature's halves."""
+    head = learner.head
+    assert isinstance(head, Spectral)
+    assert isinstance(head.power_of, Law)
+    return [], examined(learner, head.power_of, split.held_out, seed)
+
+
+def figures(learner: Denoising[Maps], split: Split[Maps], seed: int) -> list[Figure]:
+    """Maps beside nature, spectra by universe, and one field taken from universe to universe."""
+    return pictures.figures(learner, split, seed)
+
+
+laptop = DiffusionRecipe(steps=2000, batch=32, draws=1200, threads=1)
+
+study = Study(
+    title="Weak-lensing maps of an asked universe by diffusion",
+    source="Ho, Jain, Abbeel 2020, arXiv:2006.11239, on the maps of Mustafa et al. 2017, arXiv:1706.02390",
+    recipes={
+        "quick": laptop.model_copy(
+            update={"side": 32, "each": 100, "judged_each": 40, "widths": (16, 32), "steps": 250, "draws": 120, "walk": 10, "ema": 0.98}
+        ),
+        "laptop": laptop,
+        "paper": laptop.model_copy(
+            update={"side": 256, "degrees": 5.0, "widths": (32, 64, 128, 256), "steps": 200_000, "ema": 0.9999, "walk": 50, "threads": 0}
+        ),
+    },
+    expect={"quick": "", "laptop": "", "paper": ""},
+    load=framing.load,
+    build=build,
+    restore=restore,
+    judge=statistics.judge,
+    read=framing.read,
+    read_as=framing.read_as,
+    write=data.write,
+    ask=framing.ask,
+    picture=framing.picture,
+    caption=framing.caption,
+    examine=examine,
+    figures=figures,
+    conditions=framing.CONDITIONS,
+    citation="""@inproceedings{ho2020denoising,
+  title = {Denoising Diffusion Probabilistic Models},
+  author = {Ho, Jonathan and Jain, Ajay and Abbeel, Pieter},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume = {33},
+  year = {2020},
+  eprint = {2006.11239},
+}""",
+)  # fmt: skip
