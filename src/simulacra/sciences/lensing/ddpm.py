@@ -43,11 +43,11 @@ class DiffusionRecipe(LensingRecipe):
     patch: PositiveInt = Field(2, le=4, description="Side in pixels of the patches that are the first side's places.")
     embed: PositiveInt = Field(64, description="Numbers in which the network is told the level of noise and the universe; even.")
     least: float = Field(0.01, gt=0, description="Least noise over signal.")
-    largest: float = Field(40.0, gt=1, description="Largest noise over signal.")
+    largest: float = Field(10.0, gt=1, description="Largest noise over signal; there maps begin as Gaussian fields of the asked universe.")
     turned: bool = Field(True, description="Turn (by quarters) and flip training maps at random: the sky has no preferred direction.")
     lr: float = Field(1e-3, gt=0, le=0.1, description="Learning rate of Adam; falls to 0 on a half cosine over the steps.")
     ema: float = Field(0.998, ge=0, lt=1, description="Memory of the running average of the weights that draws; 0: the last weights.")
-    walk: PositiveInt = Field(20, description="Steps of a draw.", json_schema_extra={"drawing": True})
+    walk: PositiveInt = Field(25, description="Steps of a draw.", json_schema_extra={"drawing": True})
 
 
 def build(recipe: DiffusionRecipe, training: Maps) -> Denoising[Maps]:
@@ -111,7 +111,7 @@ study = Study(
     source="Ho, Jain, Abbeel 2020, arXiv:2006.11239, on the maps of Mustafa et al. 2017, arXiv:1706.02390",
     recipes={
         "quick": laptop.model_copy(
-            update={"side": 32, "each": 100, "judged_each": 40, "widths": (16, 32), "steps": 250, "draws": 120, "walk": 10, "ema": 0.98}
+            update={"side": 32, "each": 100, "judged_each": 40, "widths": (16, 32), "steps": 250, "draws": 120, "walk": 16, "ema": 0.98}
         ),
         "laptop": laptop,
         "paper": laptop.model_copy(
