@@ -1,7 +1,9 @@
 """Which game finds every mode: a ring of 8 and a grid of 25 Gaussians, all games of families/gan.py, same players, same steps.
 
     OMP_NUM_THREADS=1 python benchmarks/gan_toys.py                      # all games, 3 seeds: about 3 minutes of one core
-    OMP_NUM_THREADS=1 python benchmarks/gan_toys.py --games wasserstein --steps 10000
+    OMP_NUM_THREADS=1 python benchmarks/gan_toys.py --games wasserstein --laws ring --steps 5000
+    OMP_NUM_THREADS=1 python benchmarks/gan_toys.py --games wasserstein --laws grid --steps 12000 --batch 256 --octaves 4 \\
+        --critic-steps 2 --lr 3e-3 --critic-lr 3e-3 --ema 0.99
 
 The ring has radius 2, modes of the grid stand 2 apart, and every Gaussian has standard deviation 0.05; the players see both in units
 of the whole law's standard deviation. A draw is of high quality within 3 standard deviations of a mode, where nature has 98.9 % of its
@@ -9,6 +11,11 @@ points. A mode is found where high-quality draws come to at least a hundredth of
 high-quality draws from the uniform law, in nats. 10,000 draws; means over seeds, and the modes of the worst seed. The last line of
 each law is nature itself; `auxiliary_classifier` is told the modes, the others are not. Penalties are weaker than on images, because
 the critic must rise and fall within hundredths of these units. At 600 steps no untold game is done: modes come first, sharpness later.
+
+A small network learns slow functions of two numbers long before fast ones, and so a critic learns where the modes of the grid are long
+before how narrow they are. With `--octaves k` it also sees sine and cosine of 1, 2, ..., 2^(k-1) times each number (Tancik et al.
+2006.10739). WGAN-GP on the grid with 4 octaves, 4,000 steps of 256 rows, one seed: all 25 modes, 65 % of high quality, KL 0.04 with
+two moves of the critic per move of the generator (rates 3e-3); 37 %, KL 0.30 with one (rates 2e-3, the critic's falling too).
 """
 
 import argparse
@@ -66,6 +73,18 @@ class Told(torch.nn.Module):
         return self.net(torch.cat([z, torch.nn.functional.one_hot(mode, self.modes).to(z)], 1))
 
 
+class Octaves(torch.nn.Module):
+    """Rows (n, d) with sine and cosine of 1, 2, ..., 2^(count - 1) times each number: (n, d (1 + 2 count))."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.frequencies = [2.0**k for k in range(count)]
+
+    def forward(self, rows):
+        waves = [wave(frequency * rows) for frequency in self.frequencies for wave in (torch.sin, torch.cos)]
+        return torch.cat([rows, *waves], 1)
+
+
 def scale_of(centres):
     """Standard deviation of the law along either axis."""
     return (centres.square().mean() + WIDTH**2).sqrt()
@@ -76,13 +95,14 @@ def nature(centres, n):
     return Points((centres[mode] + WIDTH * torch.randn(n, 2)) / scale_of(centres), mode)
 
 
-def game_of(rules, modes, steps):
-    told, latent, width = rules.naming is not None, 2, 64
+def game_of(rules, modes, asked):
+    told, latent, width, seen = rules.naming is not None, 2, 64, 2 * (1 + 2 * asked.octaves)
     net = dense([latent + (modes if told else 0), width, width, 2])
-    critic = dense([2, width, width, 1 + modes]) if told else dense([2, width, width, 1], last=torch.nn.Flatten(0))
+    critic = dense([seen, width, width, 1 + modes]) if told else dense([seen, width, width, 1], last=torch.nn.Flatten(0))
     return Game(
-        Descent(Told(net, modes) if told else net, lr=4e-3, betas=(0.0, 0.9), ema=0.98, horizon=steps),
-        Descent(critic, lr=5e-3, betas=(0.0, 0.9)), rules=rules, latent=latent,
+        Descent(Told(net, modes) if told else net, lr=asked.lr, betas=(0.0, 0.9), ema=asked.ema, horizon=asked.steps),
+        Descent(torch.nn.Sequential(Octaves(asked.octaves), critic), lr=asked.critic_lr, betas=(0.0, 0.9)),
+        rules=rules, latent=latent, critic_steps=asked.critic_steps,
         rows_of=lambda points: (points.where, points.mode if told else None), samples_from=lambda rows, like: Points(rows, like.mode),
     )  # fmt: skip
 
@@ -97,14 +117,14 @@ def judged(centres, where):
     return found, float(good.float().mean()), float(torch.special.xlogy(shares, shares * len(centres)).sum())
 
 
-def played(name, law, seed, steps, batch):
+def played(name, law, seed, asked):
     """(modes, quality, KL, CPU seconds) of one game."""
     torch.manual_seed(seed)
     centres = LAWS[law]
     began = time.process_time()
-    game = game_of(GAMES[name], len(centres), steps)
-    for _ in range(steps):
-        game.step(nature(centres, batch))
+    game = game_of(GAMES[name], len(centres), asked)
+    for _ in range(asked.steps):
+        game.step(nature(centres, asked.batch * asked.critic_steps))
     seconds = time.process_time() - began
     like = nature(centres, 10_000)
     return *judged(centres, game.draw(like, Noise(seed, range(len(like)))).where), seconds
@@ -121,14 +141,19 @@ def main():
     parser.add_argument("--games", nargs="+", choices=GAMES, default=list(GAMES))
     parser.add_argument("--laws", nargs="+", choices=LAWS, default=list(LAWS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=600, help="moves of either player")
+    parser.add_argument("--steps", type=int, default=600, help="moves of the generator")
     parser.add_argument("--batch", type=int, default=128, help="rows per move of either player")
+    parser.add_argument("--critic-steps", type=int, default=1, help="moves of the critic per move of the generator")
+    parser.add_argument("--octaves", type=int, default=0, help="frequencies that the critic also sees")
+    parser.add_argument("--lr", type=float, default=4e-3, help="Adam's rate of the generator; falls to 0 on a half cosine")
+    parser.add_argument("--critic-lr", type=float, default=5e-3, help="Adam's rate of the critic; stays")
+    parser.add_argument("--ema", type=float, default=0.98, help="memory of the generator's running mean, which draws")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{'law':5} {'game':26} {'modes':>6} {'worst':>6} {'good, %':>8} {'KL':>8} {'CPU s':>8}")
     for law in asked.laws:
         for name in asked.games:
-            line(law, name, [played(name, law, seed, asked.steps, asked.batch) for seed in range(asked.seeds)])
+            line(law, name, [played(name, law, seed, asked) for seed in range(asked.seeds)])
         line(law, "nature", [(*judged(LAWS[law], nature(LAWS[law], 10_000).where), 0.0) for _ in range(asked.seeds)])
 
 
