@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/gan_toys.py                      # all games, 3 seeds: about 3 minutes of one core
     OMP_NUM_THREADS=1 python benchmarks/gan_toys.py --games wasserstein --laws ring --steps 5000
-    OMP_NUM_THREADS=1 python benchmarks/gan_toys.py --games wasserstein --laws grid --steps 12000 --batch 256 --octaves 4 \\
+    OMP_NUM_THREADS=1 python benchmarks/gan_toys.py --games wasserstein --laws grid --steps 10000 --batch 256 --octaves 4 \\
         --critic-steps 2 --lr 3e-3 --critic-lr 3e-3 --ema 0.99
 
 The ring has radius 2, modes of the grid stand 2 apart, and every Gaussian has standard deviation 0.05; the players see both in units
