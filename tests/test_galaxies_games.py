@@ -87,7 +87,7 @@ def test_the_spectrum_finds_a_wave_in_its_ring_and_nowhere_else() -> None:
     side, k = 32, 9
     x = torch.arange(side) / side
     wave = torch.cos(2 * torch.pi * k * x)[None, None, None, :].expand(1, 2, side, side)
-    told = Spectrum(side, 2)(wave).view(2, -1)
+    told = Spectrum(side, 2)(wave - 1).view(2, -1)  # black is -1
     assert told.argmax(1).tolist() == [k, k]
     far = (torch.arange(told.shape[1]) - k).abs() > 2  # the taper spreads a wave over its neighbours
     assert float(10 ** (told[:, far].max() - told[:, k].min())) < 1e-3

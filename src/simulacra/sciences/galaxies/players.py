@@ -39,6 +39,7 @@ KNEE = 8.0  # counts of 255 where the brightness scale turns from linear to loga
 TOP = math.asinh(255 / KNEE)
 COUNTS = torch.asinh(torch.arange(256) / KNEE) * (2 / TOP) - 1  # whole counts on the stretched scale
 CORE = 4  # px: side of the smallest maps
+DETAILS = 6  # maps at the full side from which details are added to the picture
 SMOOTH = 32  # px: largest side at which principal components are kept
 
 
@@ -154,7 +155,9 @@ class Styled(nn.Module):
         self.middle = nn.Parameter(torch.zeros(max(classes, 1), style))
         self.spread = nn.Parameter(torch.ones(max(classes, 1), style))
         self.bent = nn.Linear(hidden, style)
-        self.seen = nn.ConvTranspose2d(widths[-1], bands, 4, 2, 1)
+        # Linear interpolation and kernels that all pixels share: transposed kernels left a grid of 2 px on every galaxy.
+        self.coarse = nn.Conv2d(widths[-1], DETAILS, 3, padding=1)
+        self.fine = nn.Conv2d(DETAILS, bands, 3, padding=1)
         self.loudness = nn.Conv2d(widths[-1], 1, 1)
         self.grain = nn.Conv2d(bands, bands, 5, padding=2, bias=False)
         with torch.no_grad():
@@ -165,13 +168,10 @@ class Styled(nn.Module):
             for taken in self.taken:
                 assert isinstance(taken, nn.Conv2d)
                 taken.weight[:, bands:] = 0  # no noise yet
-            # The doubling starts as that of linear interpolation: free kernels start as a grid of 2 px on every picture.
-            tent = torch.tensor([0.25, 0.75, 0.75, 0.25])
-            across = 0.3 * torch.randn(widths[-1], bands, 1, 1) / math.sqrt(widths[-1])
-            self.seen.weight.copy_(across * tent[:, None] * tent)
-            assert self.seen.bias is not None
+            assert self.fine.bias is not None
             assert self.loudness.bias is not None
-            self.seen.bias.zero_()
+            self.fine.weight.mul_(0.3)
+            self.fine.bias.zero_()
             self.loudness.bias.fill_(-1.0)
 
     def forward(self, position: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -191,7 +191,8 @@ class Styled(nn.Module):
             scale, offset = tuning(code)[:, :, None, None].chunk(2, 1)
             x = F.leaky_relu(torch.addcmul(offset, norm(x), 1 + scale), 0.2)
         size = (self.side, self.side)
-        light = F.interpolate(smooth, size=size, mode="bilinear", align_corners=False) + self.seen(x)
+        detail = F.leaky_relu(F.interpolate(self.coarse(x), size=size, mode="bilinear", align_corners=False), 0.2)
+        light = F.interpolate(smooth, size=size, mode="bilinear", align_corners=False) + self.fine(detail)
         # One bounded, smooth map for all bands: with more freedom the noise is shouted into neighbours that should be drawn.
         loudness = F.interpolate(torch.sigmoid(self.loudness(x)), size=size, mode="bilinear", align_corners=False)
         return whole(light + loudness * self.grain(noise))
@@ -252,8 +253,8 @@ class Spectrum(nn.Module):
         ring = torch.hypot(f[:, None], f[None, : side // 2 + 1]).round().long()
         weight = torch.ones(side, side // 2 + 1)
         weight[:, 1 : side // 2] = 2  # the half plane that is not kept
-        rings = F.one_hot(ring.clamp(max=side // 2 + 1), side // 2 + 2).float() * weight[:, :, None]
-        rings = rings[:, :, : side // 2 + 1].flatten(0, 1)  # the corners beyond Nyquist stay out
+        # The corners beyond Nyquist's ring are where checkerboards show.
+        rings = (F.one_hot(ring).float() * weight[:, :, None]).flatten(0, 1)
         taper = torch.hann_window(side, periodic=False)
         self.numbers = bands * rings.shape[1]
         self.register_buffer("rings", rings / rings.sum(0), persistent=False)
@@ -269,7 +270,8 @@ class Spectrum(nn.Module):
         return (self._log_power(images) - self.centre) / self.scale
 
     def _log_power(self, images: Tensor) -> Tensor:
-        waves = torch.view_as_real(torch.fft.rfft2(images * self.taper, norm="ortho"))
+        # Black is -1. Counted from there, the lowest rings tell how much light each band has, and so the colour.
+        waves = torch.view_as_real(torch.fft.rfft2((images + 1) * self.taper, norm="ortho"))
         power = waves.square().sum(-1).flatten(2) @ self.rings
         # The floor keeps slopes finite where there is no power at all; it is that of noise of a quarter of a count on the sky.
         return torch.log10(power + 1e-5).flatten(1)

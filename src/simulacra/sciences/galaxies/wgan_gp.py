@@ -41,7 +41,7 @@ def restore(recipe: AdversarialRecipe, state: Mapping[str, Tensor]) -> Game[Imag
     return adversarial.restore(recipe, state, rules(recipe))
 
 
-laptop = AdversarialRecipe(penalty=10.0, batch=16, steps=2200, threads=1)
+laptop = AdversarialRecipe(penalty=10.0, batch=16, steps=2000, threads=1)
 
 study = Study(
     title="Galaxy images by Wasserstein's game with gradient penalty",
