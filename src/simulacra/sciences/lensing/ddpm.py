@@ -29,7 +29,6 @@ from simulacra.sciences.lensing import data, framing, pictures, statistics
 from simulacra.sciences.lensing.data import Maps
 from simulacra.sciences.lensing.framing import LensingRecipe
 from simulacra.sciences.lensing.gaussian import Law
-from simulacra.sciences.lensing.pictures import examined
 from simulacra.study import Split, Study
 from simulacra.training import device_of
 
@@ -96,7 +95,7 @@ def examine(learner: Denoising[Maps], split: Split[Maps], seed: int) -> tuple[li
     head = learner.head
     assert isinstance(head, Spectral)
     assert isinstance(head.power_of, Law)
-    return [], examined(learner, head.power_of, split.held_out, seed)
+    return [], pictures.examined(learner, head.power_of, split.held_out, seed)
 
 
 def figures(learner: Denoising[Maps], split: Split[Maps], seed: int) -> list[Figure]:
@@ -115,7 +114,7 @@ study = Study(
         ),
         "laptop": laptop,
         "paper": laptop.model_copy(
-            update={"side": 256, "degrees": 5.0, "widths": (32, 64, 128, 256), "steps": 200_000, "ema": 0.9999, "walk": 50, "threads": 0}
+            update={"side": 256, "widths": (32, 64, 128, 256), "steps": 200_000, "ema": 0.9999, "walk": 50, "threads": 0}
         ),
     },
     expect={"quick": "", "laptop": "", "paper": ""},

@@ -33,6 +33,7 @@ Array = NDArray[np.float64]
 
 REACH, KNOTS = 3.25, 53  # quantiles from -REACH to REACH standard deviations of g; beyond, the last slopes go on as an exponential
 SPLINES = 9  # cubic splines in log |k|
+MEASURED = 1 << 22  # pixels of one universe from which its law is measured, at most
 WIDEST = 0.02  # of the trained range: how far outside it a universe may lie before a warning
 
 
@@ -172,6 +173,15 @@ class Marginal(nn.Module):
         return (found - _back(table[:, :1] - flat, steps[:, :1], -_growth(steps[:, :8]), width)).view_as(kappa)
 
 
+def _thinned(training: Maps, cosmology: Cosmology) -> Maps:
+    """No more maps of a universe than it takes, evenly spaced."""
+    _, universe = torch.unique(cosmology(training.universe), dim=0, return_inverse=True)
+    most = max(20, MEASURED // training.side**2)
+    groups = [torch.nonzero(universe == number)[:, 0] for number in range(int(universe.max()) + 1)]
+    kept = [rows[torch.linspace(0, len(rows) - 1, min(most, len(rows))).round().long()] for rows in groups]
+    return training[torch.cat(kept)]
+
+
 def _growth(steps: Tensor) -> Tensor:
     """How fast the logarithm of the slope grows per knot towards larger g, (n, 1), held to what laws of the sky do."""
     place = torch.arange(steps.shape[1]).to(steps) - (steps.shape[1] - 1) / 2
@@ -255,8 +265,9 @@ class Law(nn.Module):
 
     @classmethod
     def fitted(cls, training: Maps) -> Law:
-        """Measured on training maps without unobserved pixels."""
+        """Measured on training maps without unobserved pixels, at most MEASURED pixels of a universe."""
         cosmology = Cosmology(training.universe)
+        training = _thinned(training, cosmology)
         u = cosmology(training.universe)
         each, universe = torch.unique(u, dim=0, return_inverse=True)
         marginal = Marginal.fitted(training.kappa, each, universe)
