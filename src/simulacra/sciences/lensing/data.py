@@ -175,7 +175,7 @@ def _hdf5(path: Path) -> dict[str, Array]:
     try:
         import h5py
     except ImportError as error:
-        raise Refused(f"{path}: HDF5 needs h5py; pip install h5py, or convert the maps to .npz") from error
+        raise Refused(f'{path}: HDF5 needs h5py; pip install "simulacra[astro]", or convert the maps to .npz') from error
     try:
         with h5py.File(path, "r") as file:
             found = {name: np.asarray(value) for name, value in file.attrs.items() if name in ("side_deg", *UNIVERSE)}
