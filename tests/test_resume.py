@@ -14,16 +14,17 @@ import numpy as np
 import pytest
 
 from simulacra.runs import Run
+from toys.command import Command
 
-TESTS = Path(__file__).parent
-COMMAND = [sys.executable, "-c", "from simulacra.cli import main; main()", "--trust", "toys.gaussian"]
-FAST_SAVES = "import simulacra.training as t; f = t.fit; t.fit = lambda *a, **k: f(*a, **{**k, 'save_every': 0.0}); import simulacra.pipeline as p; p.fit = t.fit; from simulacra.cli import main; main()"  # noqa: E501 - one line for python -c
-FAST_COMMAND = [sys.executable, "-c", FAST_SAVES, "--trust", "toys.gaussian"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+SHELL = [sys.executable, "-c", "from simulacra.cli import main; main()"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+TRUST = ("--trust", "toys.gaussian")
+STEPS = ("--steps", 150, "--slow", 0.004)  # 0.6 s, and a little for the steps themselves
 
 
-def simulacra(*words, code=COMMAND, **options):
-    return subprocess.run([*code, *map(str, words)], env=ENVIRONMENT, capture_output=True, text=True, timeout=120, **options)
+def simulacra(*words, **options):
+    """The command line in a process of its own, to its end."""
+    return Command(*TRUST, *words, **options).done()
 
 
 def parameters(folder):
@@ -37,8 +38,10 @@ def same_to_the_bit(a, b):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
+    """A run as a shell starts it."""
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    done = simulacra("run", "toys.gaussian", "--steps", 300, "--slow", 0.002, "--out", folder, "-q")
+    words = [*TRUST, "run", "toys.gaussian", *STEPS, "--out", folder, "-q"]
+    done = subprocess.run([*SHELL, *map(str, words)], env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -46,16 +49,17 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.parametrize("attempt", range(3))
 def test_a_run_killed_at_random_places_even_inside_a_save_ends_bit_identical(uninterrupted, tmp_path, attempt):
     rng = random.Random(attempt)
-    folder, code = tmp_path / "run", FAST_COMMAND  # saves after every step, so that many kills hit one
-    words = ["run", "toys.gaussian", "--steps", 300, "--slow", 0.002, "--out", folder, "-q"]
+    folder, ends = tmp_path / "run", []
+    words = ["run", "toys.gaussian", *STEPS, "--out", folder, "-q"]
     for _ in range(3):
-        process = subprocess.Popen([*code, *map(str, words)], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        wait_for(lambda running=process: (folder / "checkpoints").is_dir() or running.poll() is not None)
-        time.sleep(rng.uniform(0.3, 2.5))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process = Command(*TRUST, *words, saving_each_step=True)  # so that many kills hit a save
+        wait_for(lambda running=process: (folder / "recipe.json").is_file() or not running.running())
+        time.sleep(rng.uniform(0.05, 0.8))
+        process.send(signal.SIGKILL)
+        ends.append(process.done().returncode)
         words = ["resume", folder, "-q"]
-    done = simulacra(*words, code=code)
+    assert ends[0] == -signal.SIGKILL
+    done = simulacra(*words, saving_each_step=True)
     assert done.returncode == 0, done.stderr
     assert same_to_the_bit(parameters(folder), parameters(uninterrupted))
     assert (folder / "report.html").is_file()
@@ -65,15 +69,14 @@ def test_a_run_killed_at_random_places_even_inside_a_save_ends_bit_identical(uni
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
 def test_a_stop_signal_finishes_the_step_saves_and_exits_75(uninterrupted, tmp_path, name):
     folder = tmp_path / "run"
-    words = [*COMMAND, "run", "toys.gaussian", "--steps", "300", "--slow", "0.002", "--out", str(folder)]
-    with subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
-        wait_for(lambda: (folder / "history.jsonl").is_file() or process.poll() is not None)
-        process.send_signal(getattr(signal, name))
-        out, _ = process.communicate(timeout=60)
-    assert process.returncode == 75, out
-    assert name in out
+    process = Command(*TRUST, "run", "toys.gaussian", *STEPS, "--out", folder)
+    wait_for(lambda: (folder / "history.jsonl").is_file() or not process.running())
+    process.send(getattr(signal, name))
+    done = process.done()
+    assert done.returncode == 75, done.stderr
+    assert name in done.stdout
     step, _ = Run.open(folder).state()
-    assert 0 < step < 300
+    assert 0 < step < 150
     assert simulacra("resume", folder, "-q").returncode == 0
     assert same_to_the_bit(parameters(folder), parameters(uninterrupted))
     steps = [row["step"] for row in Run.open(folder).history()]
@@ -82,7 +85,7 @@ def test_a_stop_signal_finishes_the_step_saves_and_exits_75(uninterrupted, tmp_p
 
 def test_a_time_limit_stops_saved_with_exit_code_75_and_goes_on_later(uninterrupted, tmp_path):
     folder = tmp_path / "run"
-    done = simulacra("run", "toys.gaussian", "--steps", 300, "--slow", 0.002, "--out", folder, "--minutes", 0.003)
+    done = simulacra("run", "toys.gaussian", *STEPS, "--out", folder, "--minutes", 0.003)
     assert done.returncode == 75, done.stderr
     assert "time limit" in done.stdout
     assert simulacra("resume", folder, "-q").returncode == 0
@@ -91,17 +94,17 @@ def test_a_time_limit_stops_saved_with_exit_code_75_and_goes_on_later(uninterrup
 
 def test_a_diverging_run_stops_with_exit_code_4_and_keeps_the_last_good_state(tmp_path):
     folder = tmp_path / "run"
-    done = simulacra("run", "toys.gaussian", "--steps", 300, "--explode-at", 150, "--out", folder, code=FAST_COMMAND)
+    done = simulacra("run", "toys.gaussian", "--steps", 150, "--explode-at", 75, "--out", folder, saving_each_step=True)
     assert done.returncode == 4
     assert "not finite" in done.stderr
     step, state = Run.open(folder).state()
-    assert 0 < step < 150
+    assert 0 < step < 75
     assert all(np.isfinite(v.numpy()).all() for v in state.values())
 
 
 def test_weights_flipped_by_one_bit_are_refused_and_repaired_by_resuming(uninterrupted, tmp_path):
     folder = tmp_path / "run"
-    assert simulacra("run", "toys.gaussian", "--steps", 300, "--out", folder, "-q", code=FAST_COMMAND).returncode == 0
+    assert simulacra("run", "toys.gaussian", "--steps", 60, "--out", folder, "-q", saving_each_step=True).returncode == 0
     whole = parameters(folder)
     newest = max((folder / "checkpoints").glob("[0-9]*")) / "state.safetensors"
     content = bytearray(newest.read_bytes())
@@ -118,15 +121,14 @@ def test_weights_flipped_by_one_bit_are_refused_and_repaired_by_resuming(uninter
 
 def test_two_processes_cannot_work_in_one_run_folder(tmp_path):
     folder = tmp_path / "run"
-    words = [*COMMAND, "run", "toys.gaussian", "--steps", "2000", "--slow", "0.02", "--out", str(folder), "-q"]
-    with subprocess.Popen(words, env=ENVIRONMENT) as process:
-        wait_for(lambda: (folder / "history.jsonl").is_file() or process.poll() is not None)
-        second = simulacra("resume", folder)
-        process.terminate()
-        process.wait(60)
+    process = Command(*TRUST, "run", "toys.gaussian", "--steps", 2000, "--slow", 0.02, "--out", folder, "-q")
+    wait_for(lambda: (folder / "history.jsonl").is_file() or not process.running())
+    second = simulacra("resume", folder)
+    process.send(signal.SIGTERM)
+    first = process.done()
     assert second.returncode == 3
     assert f"in use by process {process.pid}" in second.stderr
-    assert process.returncode == 75
+    assert first.returncode == 75
 
 
 def test_a_full_disk_is_said_and_what_was_saved_stays_whole(tmp_path):
@@ -137,7 +139,7 @@ def test_a_full_disk_is_said_and_what_was_saved_stays_whole(tmp_path):
         pytest.skip("mounting a small tmpfs needs root")
     try:
         folder = disk / "run"
-        assert simulacra("run", "toys.gaussian", "--steps", 300, "--minutes", 0.003, "--out", folder, "-q").returncode == 75
+        assert simulacra("run", "toys.gaussian", *STEPS, "--minutes", 0.003, "--out", folder, "-q").returncode == 75
         before = parameters(folder)
         filler = disk / "filler"
         fill(filler)
@@ -163,7 +165,7 @@ def test_changed_data_are_refused_on_resume(tmp_path):
     rng = np.random.default_rng(0)
     data = tmp_path / "points.npz"
     np.savez(data, at=rng.normal(size=(300, 2)).astype(np.float32))
-    words = ("run", "toys.gaussian", "--data", data, "--steps", 300, "--slow", 0.002, "--minutes", 0.003, "--out", tmp_path / "run")
+    words = ("run", "toys.gaussian", "--data", data, *STEPS, "--minutes", 0.003, "--out", tmp_path / "run")
     assert simulacra(*words).returncode == 75
     gaussian.write(gaussian.read(data)[:250], data)
     done = simulacra("resume", tmp_path / "run")
@@ -199,7 +201,7 @@ def fill(path):
             file.write(b"x" * 4096)
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited too long"
@@ -207,7 +209,7 @@ def wait_for(condition, seconds=60):
 
 
 def test_a_run_folder_cannot_choose_what_code_runs(uninterrupted):
-    refused = simulacra("report", uninterrupted, code=COMMAND[:3])
+    refused = Command("report", uninterrupted).done()
     assert refused.returncode == 3
     assert "--trust toys.gaussian" in refused.stderr
 
