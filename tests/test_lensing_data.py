@@ -94,7 +94,7 @@ def test_hdf5_is_read_with_h5py(tmp_path, kappa):
 def test_hdf5_without_h5py_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     (tmp_path / "maps.h5").write_bytes(b"\x89HDF")
-    with pytest.raises(Refused, match="pip install.*astro"):
+    with pytest.raises(Refused, match=r"pip install.*astro"):
         data.read(tmp_path / "maps.h5")
 
 

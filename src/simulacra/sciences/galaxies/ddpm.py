@@ -275,7 +275,7 @@ study = Study(
     recipes={
         "quick": laptop.model_copy(
             update={
-                "side": 32, "simulated": 1200, "steps": 300, "draws": 120, "widths": (24, 48), "attention_at": (1,), "ema": 0.98,
+                "side": 32, "simulated": 1200, "steps": 250, "draws": 120, "widths": (24, 48), "attention_at": (1,), "ema": 0.98,
                 "walk": 12,
             }
         ),

@@ -237,6 +237,8 @@ class Seeing(nn.Module):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, 0.2)
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        with torch.no_grad():
+            self.heard.weight.mul_(0.3)
 
     def forward(self, images: Tensor) -> Tensor:
         said: Tensor = self.last(self.net(images) + self.heard(self.spectrum(images)))
@@ -253,8 +255,8 @@ class Spectrum(nn.Module):
         ring = torch.hypot(f[:, None], f[None, : side // 2 + 1]).round().long()
         weight = torch.ones(side, side // 2 + 1)
         weight[:, 1 : side // 2] = 2  # the half plane that is not kept
-        # The corners beyond Nyquist's ring are where checkerboards show.
-        rings = (F.one_hot(ring).float() * weight[:, :, None]).flatten(0, 1)
+        # The corners beyond Nyquist's ring stay out: there is least power, so a logarithm is steepest, and slopes are penalised.
+        rings = (F.one_hot(ring).float() * weight[:, :, None]).flatten(0, 1)[:, : side // 2 + 1]
         taper = torch.hann_window(side, periodic=False)
         self.numbers = bands * rings.shape[1]
         self.register_buffer("rings", rings / rings.sum(0), persistent=False)
@@ -273,8 +275,8 @@ class Spectrum(nn.Module):
         # Black is -1. Counted from there, the lowest rings tell how much light each band has, and so the colour.
         waves = torch.view_as_real(torch.fft.rfft2((images + 1) * self.taper, norm="ortho"))
         power = waves.square().sum(-1).flatten(2) @ self.rings
-        # The floor keeps slopes finite where there is no power at all; it is that of noise of a quarter of a count on the sky.
-        return torch.log10(power + 1e-5).flatten(1)
+        # The floor bounds slopes where there is little power; it is that of noise of half a count on the sky.
+        return torch.log10(power + 1e-4).flatten(1)
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:

@@ -138,7 +138,26 @@ def rules_of(recipe: CosmoRecipe) -> Rules:
 # ------------------------------------------------------------------------------------------------------------- learner
 
 
-def build(recipe: CosmoRecipe, training: Maps) -> Game[Maps]:
+class MapGame(Game[Maps]):
+    """A game of maps that is asked for universes, and goes from one to another."""
+
+    @property
+    def law(self) -> Law:
+        """Of pixels and modes, by universe."""
+        generator = self.generator.average
+        assert isinstance(generator, Deconvolving)
+        return generator.law
+
+    def ask(self, n: int, conditions: Mapping[str, str]) -> Maps:
+        """A template of n maps in the asked universes."""
+        return self.law.asked(n, conditions)
+
+    def imagine(self, position: Tensor, like: Maps, towards: Maps | None = None, share: Tensor | None = None) -> Maps:
+        """Both the map and the law of its pixels are those of the universe on the way."""
+        return super().imagine(position, like if towards is None or share is None else self.law.between(like, towards, share))
+
+
+def build(recipe: CosmoRecipe, training: Maps) -> MapGame:
     """The game of `recipe`; training maps set the scale and, where they show several, the range of the universes."""
     game = unplayed(recipe, Law.fitted(training))
     if recipe.scale == "linear":
@@ -148,7 +167,7 @@ def build(recipe: CosmoRecipe, training: Maps) -> Game[Maps]:
     return game
 
 
-def restore(recipe: CosmoRecipe, state: Mapping[str, Tensor]) -> Game[Maps]:
+def restore(recipe: CosmoRecipe, state: Mapping[str, Tensor]) -> MapGame:
     """The game in a saved state, or what of it was shipped, to draw from."""
     shipped = under(state, "average") or under(state, "generator.weights")
     game = unplayed(recipe, Law.blank(recipe.side, under(shipped, "law")))
@@ -156,7 +175,7 @@ def restore(recipe: CosmoRecipe, state: Mapping[str, Tensor]) -> Game[Maps]:
     return game
 
 
-def unplayed(recipe: CosmoRecipe, law: Law) -> Game[Maps]:
+def unplayed(recipe: CosmoRecipe, law: Law) -> MapGame:
     """The game before its first move."""
     device = device_of(recipe.device)
     d = law.numbers if recipe.told else 0
@@ -183,19 +202,17 @@ def unplayed(recipe: CosmoRecipe, law: Law) -> Game[Maps]:
         universe = known.law.cosmology.completed(like.universe)
         return Maps(torch.where(like.kappa.isnan(), like.kappa, drawn[:, 0] * known.unit), like.degrees, universe)
 
-    return Game(
+    return MapGame(
         playing, Descent(critic, lr=recipe.lr, betas=betas), rules=rules_of(recipe), latent=recipe.latent, rows_of=rows, samples_from=maps
     )
 
 
-def examine(learner: Game[Maps], split: Split[Maps], seed: int) -> tuple[list[Finding], list[Check]]:
+def examine(learner: MapGame, split: Split[Maps], seed: int) -> tuple[list[Finding], list[Check]]:
     """The bars for held-out universes, beside the copula and nature's halves."""
-    generator = learner.generator.average
-    assert isinstance(generator, Deconvolving)
-    return [], pictures.examined(learner, generator.law, split.held_out, seed)
+    return [], pictures.examined(learner, learner.law, split.held_out, seed)
 
 
-def figures(learner: Game[Maps], split: Split[Maps], seed: int) -> list[Figure]:
+def figures(learner: MapGame, split: Split[Maps], seed: int) -> list[Figure]:
     """Maps beside nature, spectra by universe, and positions taken from universe to universe."""
     return pictures.figures(learner, split, seed)
 

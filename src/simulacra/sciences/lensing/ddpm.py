@@ -49,19 +49,38 @@ class DiffusionRecipe(LensingRecipe):
     walk: PositiveInt = Field(25, description="Steps of a draw.", json_schema_extra={"drawing": True})
 
 
-def build(recipe: DiffusionRecipe, training: Maps) -> Denoising[Maps]:
+class MapDiffusion(Denoising[Maps]):
+    """Diffusion of Gaussianised maps that is asked for universes, and goes from one to another."""
+
+    @property
+    def law(self) -> Law:
+        """Of pixels and modes, by universe."""
+        assert isinstance(self.head, Spectral)
+        assert isinstance(self.head.power_of, Law)
+        return self.head.power_of
+
+    def ask(self, n: int, conditions: Mapping[str, str]) -> Maps:
+        """A template of n maps in the asked universes."""
+        return self.law.asked(n, conditions)
+
+    def imagine(self, position: Tensor, like: Maps, towards: Maps | None = None, share: Tensor | None = None) -> Maps:
+        """Both the field and the law of its pixels are those of the universe on the way."""
+        return super().imagine(position, like if towards is None or share is None else self.law.between(like, towards, share))
+
+
+def build(recipe: DiffusionRecipe, training: Maps) -> MapDiffusion:
     """The learner of `recipe`; training maps give the law of pixels and the power of modes that it starts from."""
     return learner(recipe, Law.fitted(training))
 
 
-def restore(recipe: DiffusionRecipe, state: Mapping[str, Tensor]) -> Denoising[Maps]:
+def restore(recipe: DiffusionRecipe, state: Mapping[str, Tensor]) -> MapDiffusion:
     """The learner in a saved state, or what of it was shipped, to draw from."""
     found = learner(recipe, Law.blank(recipe.side, under(state, "head.power_of")))
     found.load_shipped(state)
     return found
 
 
-def learner(recipe: DiffusionRecipe, law: Law) -> Denoising[Maps]:
+def learner(recipe: DiffusionRecipe, law: Law) -> MapDiffusion:
     """The learner of `recipe` with that law, before it has learned."""
     device = device_of(recipe.device)
     law = law.to(device)
@@ -78,7 +97,7 @@ def learner(recipe: DiffusionRecipe, law: Law) -> Denoising[Maps]:
     # At a root this high the levels are even in the logarithm, to a few percent.
     schedule = diffusion.karras(LEVELS, least=recipe.least, largest=recipe.largest, rho=100.0)
     wanted = diffusion.karras(max(2, recipe.walk), least=recipe.least, largest=recipe.largest)
-    return Denoising(
+    return MapDiffusion(
         descent, schedule, head=head, shape=(1, recipe.side, recipe.side), rows_of=lambda maps: (law.gaussian(maps), law.told(maps)),
         samples_from=law.maps, levels=[int(level) for level in schedule.nearest(wanted).flip(0)],
         augment=framing.turned if recipe.turned else None,
@@ -90,15 +109,12 @@ def _middle(law: Law) -> Tensor:
     return law.cosmology.low.new_zeros(1, law.numbers).float()
 
 
-def examine(learner: Denoising[Maps], split: Split[Maps], seed: int) -> tuple[list[Finding], list[Check]]:
+def examine(learner: MapDiffusion, split: Split[Maps], seed: int) -> tuple[list[Finding], list[Check]]:
     """The bars for held-out universes, beside the copula and nature's halves."""
-    head = learner.head
-    assert isinstance(head, Spectral)
-    assert isinstance(head.power_of, Law)
-    return [], pictures.examined(learner, head.power_of, split.held_out, seed)
+    return [], pictures.examined(learner, learner.law, split.held_out, seed)
 
 
-def figures(learner: Denoising[Maps], split: Split[Maps], seed: int) -> list[Figure]:
+def figures(learner: MapDiffusion, split: Split[Maps], seed: int) -> list[Figure]:
     """Maps beside nature, spectra by universe, and one field taken from universe to universe."""
     return pictures.figures(learner, split, seed)
 

@@ -139,7 +139,13 @@ def read_as(path: Path, recipe: LensingRecipe) -> Maps:
 
 
 def ask(recipe: LensingRecipe, n: int, conditions: Mapping[str, str]) -> Maps:
-    """A template of n maps in the asked universes, in turn; what is not asked for is as usual in training."""
+    """A template of n maps in the asked universes, in turn; what is not asked for is as usual in training. A learner knows more of
+    what can be asked for than its recipe (`gaussian.Law.asked`)."""
+    return template(recipe.side, recipe.degrees or SIMULATED_DEGREES, n, conditions)
+
+
+def template(side: int, degrees: float, n: int, conditions: Mapping[str, str]) -> Maps:
+    """n empty maps in the asked universes, in turn; nan where nothing is asked."""
     unknown = set(conditions) - set(UNIVERSE)
     if unknown:
         raise Refused(f"maps are drawn for a universe, not for {', '.join(sorted(unknown))}; --omega_m 0.3 --sigma_8 0.8")
@@ -150,8 +156,7 @@ def ask(recipe: LensingRecipe, n: int, conditions: Mapping[str, str]) -> Maps:
         except ValueError:
             raise Refused(f"{name} {conditions[name]!r} is not a number; e.g. --{name} 0.3, or --{name} 0.25,0.35") from None
         columns.append(torch.tensor(values)[torch.arange(n) % len(values)])
-    degrees = torch.full((n,), recipe.degrees or SIMULATED_DEGREES)
-    return Maps(torch.zeros(n, recipe.side, recipe.side), degrees, torch.stack(columns, 1))
+    return Maps(torch.zeros(n, side, side), torch.full((n,), degrees), torch.stack(columns, 1))
 
 
 def caption(maps: Maps) -> list[str]:

@@ -14,6 +14,7 @@ own law up to errors of measurement; what a network is worth shows only beyond i
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Mapping
@@ -27,7 +28,9 @@ from scipy.special import ndtr
 from torch import Tensor, nn
 
 from simulacra.descent import under
+from simulacra.sciences.lensing import framing
 from simulacra.sciences.lensing.data import UNIVERSE, Maps
+from simulacra.study import Refused
 
 Array = NDArray[np.float64]
 
@@ -257,11 +260,14 @@ def _smoothed(design: Array, power: Array, weight: Array) -> Array:
 
 
 class Law(nn.Module):
-    """All of it: what universe, the law of a pixel, the power of the modes."""
+    """All of it: what universe, the law of a pixel, the power of the modes; of maps `degrees` wide."""
 
-    def __init__(self, cosmology: Cosmology, marginal: Marginal, power: Power) -> None:
+    degrees: Tensor
+
+    def __init__(self, cosmology: Cosmology, marginal: Marginal, power: Power, degrees: float = 0.0) -> None:
         super().__init__()
         self.cosmology, self.marginal, self.power = cosmology, marginal, power
+        self.register_buffer("degrees", torch.tensor(degrees))
 
     @classmethod
     def fitted(cls, training: Maps) -> Law:
@@ -272,7 +278,7 @@ class Law(nn.Module):
         each, universe = torch.unique(u, dim=0, return_inverse=True)
         marginal = Marginal.fitted(training.kappa, each, universe)
         g = torch.cat([marginal.gaussian(training.kappa[i : i + 256], u[i : i + 256]) for i in range(0, len(u), 256)])
-        return cls(cosmology, marginal, Power.fitted(g, each, universe))
+        return cls(cosmology, marginal, Power.fitted(g, each, universe), float(training.degrees.mean()))
 
     @classmethod
     def blank(cls, side: int, state: Mapping[str, Tensor]) -> Law:
@@ -303,10 +309,31 @@ class Law(nn.Module):
         return self.marginal.gaussian(maps.kappa, self.cosmology(maps.universe))[:, None]
 
     def maps(self, g: Tensor, like: Maps) -> Maps:
-        """Maps of g (n, 1, side, side) in the universes of `like`, unobserved where `like` is."""
+        """Maps of g (n, 1, side, side) in the universes of `like`, unobserved where `like` is. Refused for another angular size."""
+        width = float(self.degrees)
+        if ((like.degrees - width).abs() > 1e-2 * width).any():
+            came = float(like.degrees[((like.degrees - width).abs() > 1e-2 * width).nonzero()[0, 0]])
+            raise Refused(f"maps of {came:.4g} degrees were asked for; this generator learned from maps of {width:.4g} and draws no others")
         universe = self.cosmology.completed(like.universe)
         kappa = self.marginal.kappa(g[:, 0], self.cosmology(universe))
         return Maps(torch.where(like.kappa.isnan(), like.kappa, kappa.to(like.kappa)), like.degrees, universe)
+
+    def asked(self, n: int, conditions: Mapping[str, str]) -> Maps:
+        """A template of n maps in the asked universes, in turn. Refused for what no training map tells, or all tell alike."""
+        found = framing.template(self.power.side, float(self.degrees), n, conditions)
+        usual, varies = self.cosmology.usual.tolist(), self.cosmology.varies.tolist()
+        for column, name in enumerate(UNIVERSE):
+            value = found.universe[:, column]
+            if name in conditions and math.isnan(usual[column]):
+                raise Refused(f"{name} is asked for, but the maps of training do not all say what theirs is: draws cannot follow it")
+            if name in conditions and not varies[column] and (value - usual[column]).abs().max() > 1e-3:
+                raise Refused(f"{name} = {conditions[name]} is asked for, but it is {usual[column]:g} in all maps of training")
+        return dataclasses.replace(found, universe=self.cosmology.completed(found.universe))
+
+    def between(self, like: Maps, other: Maps, share: Tensor) -> Maps:
+        """The rows of `like` in universes `share` (n,) of the way to those of `other`."""
+        one, two = (self.cosmology.completed(maps.universe) for maps in (like, other))
+        return dataclasses.replace(like, universe=torch.lerp(one, two, share.to(one)[:, None]))
 
     def copula(self, noise: Tensor, like: Maps) -> Maps:
         """The generator without a network: Gaussian fields from white `noise` (n, side, side), in the universes of `like`."""
