@@ -176,9 +176,17 @@ class Marginal(nn.Module):
         return (found - _back(table[:, :1] - flat, steps[:, :1], -_growth(steps[:, :8]), width)).view_as(kappa)
 
 
+def _told_apart(u: Tensor) -> tuple[Tensor, Tensor]:
+    """The different rows of u (n, d), (m, d), and which of them each row is, (n,)."""
+    if not u.shape[1]:  # torch tells no rows apart that have no columns
+        return u[:1], torch.zeros(len(u), dtype=torch.int64)
+    each, which = torch.unique(u, dim=0, return_inverse=True)
+    return each, which
+
+
 def _thinned(training: Maps, cosmology: Cosmology) -> Maps:
     """No more maps of a universe than it takes, evenly spaced."""
-    _, universe = torch.unique(cosmology(training.universe), dim=0, return_inverse=True)
+    _, universe = _told_apart(cosmology(training.universe))
     most = max(20, MEASURED // training.side**2)
     groups = [torch.nonzero(universe == number)[:, 0] for number in range(int(universe.max()) + 1)]
     kept = [rows[torch.linspace(0, len(rows) - 1, min(most, len(rows))).round().long()] for rows in groups]
@@ -275,7 +283,7 @@ class Law(nn.Module):
         cosmology = Cosmology(training.universe)
         training = _thinned(training, cosmology)
         u = cosmology(training.universe)
-        each, universe = torch.unique(u, dim=0, return_inverse=True)
+        each, universe = _told_apart(u)
         marginal = Marginal.fitted(training.kappa, each, universe)
         g = torch.cat([marginal.gaussian(training.kappa[i : i + 256], u[i : i + 256]) for i in range(0, len(u), 256)])
         return cls(cosmology, marginal, Power.fitted(g, each, universe), float(training.degrees.mean()))
