@@ -119,7 +119,7 @@ def figures(learner: MapDiffusion, split: Split[Maps], seed: int) -> list[Figure
     return pictures.figures(learner, split, seed)
 
 
-laptop = DiffusionRecipe(steps=2000, batch=32, draws=1200, threads=1)
+laptop = DiffusionRecipe(steps=800, batch=32, draws=1200, threads=1)
 
 study = Study(
     title="Weak-lensing maps of an asked universe by diffusion",
