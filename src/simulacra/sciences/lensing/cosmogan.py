@@ -217,7 +217,7 @@ def figures(learner: MapGame, split: Split[Maps], seed: int) -> list[Figure]:
     return pictures.figures(learner, split, seed)
 
 
-laptop = CosmoRecipe(steps=4000, batch=32, draws=1200, threads=1)
+laptop = CosmoRecipe(steps=2000, batch=32, draws=1200, threads=1)
 
 study = Study(
     title="Weak-lensing convergence maps by cosmoGAN, of an asked universe",
