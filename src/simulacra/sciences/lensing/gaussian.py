@@ -109,7 +109,7 @@ class Polynomial(nn.Module):
         """Least squares over universes u (m, d) with values (m, k); of the highest degree, 2 at most, that leaves a universe over."""
         degree = max((k for k in (1, 2) if math.comb(u.shape[1] + k, k) < len(u)), default=0) if u.shape[1] else 0
         found = torch.linalg.lstsq(monomials(u, degree).double(), values.double()).solution
-        return cls(degree, found.float())
+        return cls(degree, found.float().contiguous())  # laid out as a loaded one is, or products round otherwise
 
     @classmethod
     def blank(cls, d: int, degree: int, numbers: int) -> Polynomial:
