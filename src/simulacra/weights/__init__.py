@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,10 +142,12 @@ def _short(value: float) -> float | None:
 
 
 def _without_folders(card: dict[str, Any], data: str | None) -> dict[str, Any]:
-    """The card with the trainer's data file by its name alone, wherever it is named: folders say nothing to others."""
+    """The card with the trainer's data file, and what lies beside it, by name alone: folders say nothing to others."""
     if not data:
         return card
     text = json.dumps(card).replace(json.dumps(data)[1:-1], json.dumps(Path(data).name)[1:-1])
+    if Path(data).parent != Path():
+        text = text.replace(json.dumps(f"{Path(data).parent}{os.sep}")[1:-1], "")
     cleaned: dict[str, Any] = json.loads(text)
     return cleaned
 
