@@ -82,6 +82,15 @@ def _written(text: str, size: tuple[int, int], font: ImageFont.FreeTypeFont) -> 
     return np.asarray(sheet)
 
 
+def png(page: NDArray[np.floating] | NDArray[np.uint8], *, width: int = 900) -> bytes:
+    """The bytes of a PNG of one page (height, width, 3) in [0, 1], or bytes, every pixel repeated as often as `width` has room for."""
+    pixels = as_bytes(page[None])[0]
+    times = max(1, width // pixels.shape[1])
+    out = io.BytesIO()
+    Image.fromarray(pixels.repeat(times, axis=0).repeat(times, axis=1)).save(out, "PNG")
+    return out.getvalue()
+
+
 def gif(frames: NDArray[np.uint8], *, rate: int = 20) -> bytes:
     """The bytes of a looping GIF. Each frame has its own palette: one for all shows bands in dark skies."""
     images = [Image.fromarray(frame).quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG) for frame in frames]

@@ -27,7 +27,7 @@ from pydantic import Field
 from torch import Tensor
 
 from simulacra.families.gan import Game, Rules, auxiliary_classifier, non_saturating, wasserstein
-from simulacra.sciences.galaxies import adversarial, data, framing, statistics, wgan_gp
+from simulacra.sciences.galaxies import adversarial, framing, wgan_gp
 from simulacra.sciences.galaxies.adversarial import ClassGameRecipe
 from simulacra.sciences.galaxies.data import Images
 from simulacra.sciences.galaxies.gan import PUBLISHED
@@ -75,19 +75,10 @@ study = Study(
         "laptop": "17 min on four tenths of a core with 7,500 training images, so 7 min on a free one, and 1 min for the verdict",
         "paper": "0.35 s of processor time per image of a step, so a GPU's work (not run)",
     },
-    load=framing.load_labelled,
     build=build,
     restore=restore,
-    judge=statistics.judge,
-    read=framing.read,
-    read_as=framing.read_as,
-    write=data.write,
-    ask=framing.ask_class,
-    picture=data.picture,
-    caption=framing.caption,
     examine=adversarial.examine,
     figures=adversarial.figures,
-    conditions=framing.CONDITIONS,
     citation="""@inproceedings{odena2017conditional,
   title = {Conditional Image Synthesis with Auxiliary Classifier {GANs}},
   author = {Odena, Augustus and Olah, Christopher and Shlens, Jonathon},
@@ -95,4 +86,5 @@ study = Study(
   year = {2017},
   eprint = {1610.09585},
 }""",
+    **framing.BY_CLASS,
 )

@@ -5,7 +5,6 @@ The systems differ by the rules of their game alone (`gan`, `acgan`, `wgan_gp`, 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -218,11 +217,11 @@ def figures(learner: Game[Images], split: Split[Images], seed: int) -> list[Figu
     """Draws, the training images nearest to some of them, a path through the latent space and, between classes, a morph."""
     sheet = _drawn(learner, split.held_out, 48, seed)
     shown = [
-        Figure("Draws", "48 draws as they came, none chosen.", _png(data.sheet(sheet, columns=12))),
+        Figure("Draws", "48 draws as they came, none chosen.", movie.png(data.sheet(sheet, columns=12))),
         Figure(
             "Nearest training images",
             "Above, draws; below each, the training image nearest to it in any turn or flip, by the luminance at 16 x 16 px.",
-            _png(beside_nearest(sheet[:12], split.train)),
+            movie.png(beside_nearest(sheet[:12], split.train)),
         ),
         Figure(
             "A path through the latent space", f"Great circles between {STOPS} positions; the noise of the sky stays.",
@@ -281,13 +280,3 @@ def _gif(frames: Any) -> bytes:
     else:
         pages = np.stack([data.sheet(moment, columns=len(moment)) / 255 for moment in frames])
     return movie.gif(movie.enlarged(movie.as_bytes(pages), 128))
-
-
-def _png(page: NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    out = io.BytesIO()
-    height, width = page.shape[:2]
-    times = max(1, 900 // width)
-    Image.fromarray(page).resize((width * times, height * times), Image.Resampling.NEAREST).save(out, "PNG")
-    return out.getvalue()

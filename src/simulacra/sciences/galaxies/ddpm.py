@@ -14,13 +14,11 @@ Classes are those of your labels (`--classes`), three without: barred spiral, el
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
@@ -33,7 +31,7 @@ from simulacra.families.diffusion import Schedule
 from simulacra.families.gan import between_classes
 from simulacra.nets.embedding import ClassEmbedding
 from simulacra.nets.unet import UNet
-from simulacra.sciences.galaxies import data, framing, statistics
+from simulacra.sciences.galaxies import data, framing
 from simulacra.sciences.galaxies.data import Images
 from simulacra.sciences.galaxies.framing import ClassRecipe, as_bytes, spread, turned
 from simulacra.study import Noise, Split, Study
@@ -210,11 +208,11 @@ def figures(learner: Denoising[Images], split: Split[Images], seed: int) -> list
     return [
         Figure(
             "From noise to galaxies", "One draw per row, one class each: the state at twelve moments, evenly spaced in steps.",
-            _png(data.sheet(Images.join(traced)[order], columns=12)),
+            movie.png(data.sheet(Images.join(traced)[order], columns=12)),
         ),
         Figure(
             "Each class beside nature", f"For each class in turn, {columns} held-out galaxies above {columns} draws, none chosen.",
-            _png(data.sheet(by_class(learner, split.held_out, classes, columns, seed), columns=columns)),
+            movie.png(data.sheet(by_class(learner, split.held_out, classes, columns, seed), columns=columns)),
         ),
         Figure(
             "From class to class", f"Each column is one position, taken through classes 0 to {classes - 1} and back to the first.",
@@ -257,16 +255,6 @@ def _gif(frames: list[Images]) -> bytes:
     return movie.gif(movie.enlarged(movie.as_bytes(pages), 128), rate=10)
 
 
-def _png(page: NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    out = io.BytesIO()
-    height, width = page.shape[:2]
-    times = max(1, 900 // width)
-    Image.fromarray(page).resize((width * times, height * times), Image.Resampling.NEAREST).save(out, "PNG")
-    return out.getvalue()
-
-
 laptop = DDPMRecipe(steps=2800, batch=32, dropped=0.1, threads=1)
 
 study = Study(
@@ -290,19 +278,10 @@ study = Study(
         "laptop": "53 min of training and 9 min for 1,000 draws on one thread of a busy 2-core machine with 7,500 training images",
         "paper": "not run: 23.9 million weights at 64 px and 800,000 steps want a GPU",
     },
-    load=framing.load_labelled,
     build=build,
     restore=restore,
-    judge=statistics.judge,
-    read=framing.read,
-    read_as=framing.read_as,
-    write=data.write,
-    ask=framing.ask_class,
-    picture=data.picture,
-    caption=framing.caption,
     examine=examine,
     figures=figures,
-    conditions=framing.CONDITIONS,
     citation="""@inproceedings{ho2020denoising,
   title = {Denoising Diffusion Probabilistic Models},
   author = {Ho, Jonathan and Jain, Ajay and Abbeel, Pieter},
@@ -311,4 +290,5 @@ study = Study(
   year = {2020},
   eprint = {2006.11239},
 }""",
+    **framing.BY_CLASS,
 )  # fmt: skip

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor
 
-from simulacra.sciences.galaxies import data
+from simulacra.sciences.galaxies import data, statistics
 from simulacra.sciences.galaxies.data import Images
 from simulacra.study import Recipe, Refused, Split
 
@@ -208,3 +208,12 @@ def noise_variance(images: Images) -> float:
         edge = torch.cat([tiles[:, :, 0], tiles[:, :, -1], tiles[:, :, 1:-1, 0], tiles[:, :, 1:-1, -1]], dim=2)
         values.append(edge.flatten(3).var(dim=3).median(dim=2).values.mean(dim=1))
     return float(torch.cat(values).mean())
+
+
+# ------------------------------------------------------------------------------------------------- fields of every study here
+
+SYSTEM: dict[str, Any] = {
+    "judge": statistics.judge, "read": read, "read_as": read_as, "write": data.write, "picture": data.picture,
+}  # fmt: skip
+UNCONDITIONAL: dict[str, Any] = SYSTEM | {"load": load, "ask": ask_nothing, "conditions": {}}
+BY_CLASS: dict[str, Any] = SYSTEM | {"load": load_labelled, "ask": ask_class, "caption": caption, "conditions": CONDITIONS}

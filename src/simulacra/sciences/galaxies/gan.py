@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from simulacra.families.gan import Game, Rules, non_saturating
-from simulacra.sciences.galaxies import adversarial, data, framing, statistics
+from simulacra.sciences.galaxies import adversarial, framing
 from simulacra.sciences.galaxies.adversarial import AdversarialRecipe
 from simulacra.sciences.galaxies.data import Images
 from simulacra.study import Study
@@ -64,18 +64,10 @@ study = Study(
         "laptop": "8 min on one thread of a busy 2-core machine with 7,500 training images, and 1 min for the verdict",
         "paper": "0.35 s of processor time per image of a step, so a GPU's work (a step was tried)",
     },
-    load=framing.load,
     build=build,
     restore=restore,
-    judge=statistics.judge,
-    read=framing.read,
-    read_as=framing.read_as,
-    write=data.write,
-    ask=framing.ask_nothing,
-    picture=data.picture,
     examine=adversarial.examine,
     figures=adversarial.figures,
-    conditions={},
     citation="""@inproceedings{goodfellow2014generative,
   title = {Generative Adversarial Nets},
   author = {Goodfellow, Ian and Pouget-Abadie, Jean and Mirza, Mehdi and Xu, Bing and Warde-Farley, David and Ozair, Sherjil and
@@ -85,4 +77,5 @@ study = Study(
   year = {2014},
   eprint = {1406.2661},
 }""",
+    **framing.UNCONDITIONAL,
 )

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from simulacra import movie
 from simulacra.descent import Descent
 from simulacra.evidence import Check, Figure, Finding
 from simulacra.families.autoencoder import principal_axes
@@ -228,7 +228,7 @@ def figures(learner: GalaxyMender, split: Split[Mended], seed: int) -> list[Figu
     mended = learner.draw(shown, Noise(seed, range(len(shown))))
     page = data.sheet(Images(*compared(shown, mended)), columns=len(shown))
     caption = "From above: broken; harmonic fill; mended here; the truth."
-    return [Figure("Broken galaxies mended", caption, _png(page))]
+    return [Figure("Broken galaxies mended", caption, movie.png(page))]
 
 
 def compared(truth: Mended, mended: Mended) -> tuple[Tensor, Tensor]:
@@ -238,14 +238,6 @@ def compared(truth: Mended, mended: Mended) -> tuple[Tensor, Tensor]:
     broken = torch.where(truth.hidden[:, None], shade, truth.pixels)
     rows = [broken, torch.from_numpy(np.rint(smooth.clip(0, 255)).astype(np.uint8)), mended.pixels, truth.pixels]
     return torch.cat(rows), truth.label.repeat(4)
-
-
-def _png(page: np.ndarray) -> bytes:
-    from PIL import Image
-
-    out, times = io.BytesIO(), max(1, 900 // page.shape[1])
-    Image.fromarray(page).resize((page.shape[1] * times, page.shape[0] * times), Image.Resampling.NEAREST).save(out, "PNG")
-    return out.getvalue()
 
 
 study = Study(

@@ -15,7 +15,6 @@ what the latent position does not tell is averaged over: the power spectrum show
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -25,13 +24,14 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from simulacra import movie
 from simulacra.descent import Descent, under
 from simulacra.evidence import Check, Figure, Finding
 from simulacra.families import mixture
 from simulacra.families.autoencoder import VAE, Coder, PrincipalDecoder, PrincipalEncoder, latent_path, principal_axes, silent
 from simulacra.nets import conv
 from simulacra.nets.dense import dense
-from simulacra.sciences.galaxies import data, framing, novelty, simulate, statistics
+from simulacra.sciences.galaxies import data, framing, novelty, simulate
 from simulacra.sciences.galaxies.data import Images
 from simulacra.sciences.galaxies.framing import PIXELS_AT_ONCE, ImageRecipe, as_bytes, blocks, noise_variance, spread, turned
 from simulacra.study import Noise, Refused, Split, Study
@@ -293,17 +293,15 @@ def _novelty(learner: GalaxyVAE, rival: _Principal, held_out: Images, name: str,
 
 def figures(learner: GalaxyVAE, split: Split[Images], seed: int) -> list[Figure]:
     """Reconstructions, the most novel held-out galaxies, and a path through the latent space."""
-    from simulacra import movie
-
     shown = spread(split.held_out, 12)
     path = learner.decode(latent_path(learner.encode(shown[[0, 3, 5, 8, 11]]), 60))
     strangest = split.held_out[learner.score(split.held_out).argsort(descending=True)[:12]]
     return [
         Figure(
             "Reconstructions", "Held-out galaxies; the decoder's means at their encodings; the residuals, four times, on grey.",
-            _png(reconstructions(learner, shown)),
+            movie.png(reconstructions(learner, shown)),
         ),
-        Figure("Most novel held-out galaxies", "The twelve highest novelty scores, falling.", _png(data.sheet(strangest, columns=6))),
+        Figure("Most novel held-out galaxies", "The twelve highest novelty scores, falling.", movie.png(data.sheet(strangest, columns=6))),
         Figure(
             "A path through the latent space", "Great circles between the encodings of five held-out galaxies.",
             movie.gif(movie.enlarged(movie.as_bytes(data.picture(path)), 128)),
@@ -317,16 +315,6 @@ def reconstructions(learner: GalaxyVAE, images: Images) -> np.ndarray:
     residual = as_bytes(0.5 + 4 * (images.float() - again.float()))
     rows = [images.pixels, again.pixels, residual]
     return data.sheet(Images(torch.cat(rows), images.label.repeat(3)), columns=len(images))
-
-
-def _png(page: np.ndarray) -> bytes:
-    from PIL import Image
-
-    out = io.BytesIO()
-    height, width = page.shape[:2]
-    times = max(1, 900 // width)
-    Image.fromarray(page).resize((width * times, height * times), Image.Resampling.NEAREST).save(out, "PNG")
-    return out.getvalue()
 
 
 study = Study(
@@ -348,14 +336,8 @@ study = Study(
         "laptop": "37 min on one thread of a busy 2-core machine with 7,500 training images; half that on a free core (extrapolated)",
         "paper": "1 s per step on one core, so about 6 hours (extrapolated, not run to the end)",
     },
-    load=framing.load,
     build=build,
-    judge=statistics.judge,
-    read=framing.read,
-    read_as=framing.read_as,
-    write=data.write,
-    ask=framing.ask_nothing,
-    picture=data.picture,
     examine=examine,
     figures=figures,
+    **framing.UNCONDITIONAL,
 )  # fmt: skip

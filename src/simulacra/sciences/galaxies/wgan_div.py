@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from simulacra.families.gan import Game, Rules, wasserstein_div
-from simulacra.sciences.galaxies import adversarial, data, framing, statistics, wgan_gp
+from simulacra.sciences.galaxies import adversarial, framing, wgan_gp
 from simulacra.sciences.galaxies.adversarial import AdversarialRecipe
 from simulacra.sciences.galaxies.data import Images
 from simulacra.sciences.galaxies.gan import PUBLISHED
@@ -63,18 +63,10 @@ study = Study(
         "laptop": "13 min on half a core with 7,500 training images, so 7 min on a free one, and 1 min for the verdict",
         "paper": "more than 0.35 s of processor time per image of a step, so a GPU's work (not run)",
     },
-    load=framing.load,
     build=build,
     restore=restore,
-    judge=statistics.judge,
-    read=framing.read,
-    read_as=framing.read_as,
-    write=data.write,
-    ask=framing.ask_nothing,
-    picture=data.picture,
     examine=adversarial.examine,
     figures=adversarial.figures,
-    conditions={},
     citation="""@inproceedings{wu2018wasserstein,
   title = {Wasserstein Divergence for {GANs}},
   author = {Wu, Jiqing and Huang, Zhiwu and Thoma, Janine and Acharya, Dinesh and Van Gool, Luc},
@@ -82,4 +74,5 @@ study = Study(
   year = {2018},
   eprint = {1712.01026},
 }""",
+    **framing.UNCONDITIONAL,
 )

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from simulacra.families.gan import Game, Rules, wasserstein
-from simulacra.sciences.galaxies import adversarial, data, framing, statistics
+from simulacra.sciences.galaxies import adversarial, framing
 from simulacra.sciences.galaxies.adversarial import AdversarialRecipe
 from simulacra.sciences.galaxies.data import Images
 from simulacra.sciences.galaxies.gan import PUBLISHED
@@ -59,18 +59,10 @@ study = Study(
         "laptop": "7 min on one thread of a busy 2-core machine with 7,500 training images, and 1 min for the verdict",
         "paper": "more than 0.35 s of processor time per image of a step, so a GPU's work (not run)",
     },
-    load=framing.load,
     build=build,
     restore=restore,
-    judge=statistics.judge,
-    read=framing.read,
-    read_as=framing.read_as,
-    write=data.write,
-    ask=framing.ask_nothing,
-    picture=data.picture,
     examine=adversarial.examine,
     figures=adversarial.figures,
-    conditions={},
     citation="""@inproceedings{gulrajani2017improved,
   title = {Improved Training of Wasserstein {GANs}},
   author = {Gulrajani, Ishaan and Ahmed, Faruk and Arjovsky, Martin and Dumoulin, Vincent and Courville, Aaron},
@@ -79,4 +71,5 @@ study = Study(
   year = {2017},
   eprint = {1704.00028},
 }""",
+    **framing.UNCONDITIONAL,
 )

@@ -32,13 +32,12 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from simulacra.descent import Descent, under
-from simulacra.evidence import Check, Figure, Finding
 from simulacra.families.gan import Game, Rules, non_saturating, wasserstein
-from simulacra.sciences.lensing import data, framing, pictures, statistics
+from simulacra.sciences.lensing import framing, pictures
 from simulacra.sciences.lensing.data import Maps
 from simulacra.sciences.lensing.framing import LensingRecipe
 from simulacra.sciences.lensing.gaussian import Law
-from simulacra.study import Split, Study
+from simulacra.study import Study
 from simulacra.training import device_of
 
 HALVINGS = 4
@@ -207,16 +206,6 @@ def unplayed(recipe: CosmoRecipe, law: Law) -> MapGame:
     )
 
 
-def examine(learner: MapGame, split: Split[Maps], seed: int) -> tuple[list[Finding], list[Check]]:
-    """The bars for held-out universes, beside the copula and nature's halves."""
-    return [], pictures.examined(learner, learner.law, split.held_out, seed)
-
-
-def figures(learner: MapGame, split: Split[Maps], seed: int) -> list[Figure]:
-    """Maps beside nature, spectra by universe, and positions taken from universe to universe."""
-    return pictures.figures(learner, split, seed)
-
-
 laptop = CosmoRecipe(steps=2000, batch=32, draws=1200, threads=1)
 
 study = Study(
@@ -233,19 +222,10 @@ study = Study(
         ),
     },
     expect={"quick": "", "laptop": "", "paper": ""},
-    load=framing.load,
     build=build,
     restore=restore,
-    judge=statistics.judge,
-    read=framing.read,
-    read_as=framing.read_as,
-    write=data.write,
-    ask=framing.ask,
-    picture=framing.picture,
-    caption=framing.caption,
-    examine=examine,
-    figures=figures,
-    conditions=framing.CONDITIONS,
+    examine=pictures.examine,
+    figures=pictures.figures,
     citation="""@article{mustafa2019cosmogan,
   title = {{CosmoGAN}: creating high-fidelity weak lensing convergence maps using Generative Adversarial Networks},
   author = {Mustafa, Mustafa and Bard, Deborah and Bhimji, Wahid and Luki{\\'c}, Zarija and Al-Rfou, Rami and Kratochvil, Jan M.},
@@ -255,4 +235,5 @@ study = Study(
   year = {2019},
   eprint = {1706.02390},
 }""",
+    **framing.SYSTEM,
 )  # fmt: skip

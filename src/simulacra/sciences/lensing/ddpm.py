@@ -21,15 +21,14 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from simulacra.descent import Descent, under
-from simulacra.evidence import Check, Figure, Finding
 from simulacra.families import diffusion
 from simulacra.families.denoising import Denoising, Spectral
 from simulacra.nets.unet import UNet
-from simulacra.sciences.lensing import data, framing, pictures, statistics
+from simulacra.sciences.lensing import framing, pictures
 from simulacra.sciences.lensing.data import Maps
 from simulacra.sciences.lensing.framing import LensingRecipe
 from simulacra.sciences.lensing.gaussian import Law
-from simulacra.study import Split, Study
+from simulacra.study import Study
 from simulacra.training import device_of
 
 LEVELS = 1000  # of noise
@@ -109,16 +108,6 @@ def _middle(law: Law) -> Tensor:
     return law.cosmology.low.new_zeros(1, law.numbers).float()
 
 
-def examine(learner: MapDiffusion, split: Split[Maps], seed: int) -> tuple[list[Finding], list[Check]]:
-    """The bars for held-out universes, beside the copula and nature's halves."""
-    return [], pictures.examined(learner, learner.law, split.held_out, seed)
-
-
-def figures(learner: MapDiffusion, split: Split[Maps], seed: int) -> list[Figure]:
-    """Maps beside nature, spectra by universe, and one field taken from universe to universe."""
-    return pictures.figures(learner, split, seed)
-
-
 laptop = DiffusionRecipe(steps=800, batch=32, draws=1200, threads=1)
 
 study = Study(
@@ -134,19 +123,10 @@ study = Study(
         ),
     },
     expect={"quick": "", "laptop": "", "paper": ""},
-    load=framing.load,
     build=build,
     restore=restore,
-    judge=statistics.judge,
-    read=framing.read,
-    read_as=framing.read_as,
-    write=data.write,
-    ask=framing.ask,
-    picture=framing.picture,
-    caption=framing.caption,
-    examine=examine,
-    figures=figures,
-    conditions=framing.CONDITIONS,
+    examine=pictures.examine,
+    figures=pictures.figures,
     citation="""@inproceedings{ho2020denoising,
   title = {Denoising Diffusion Probabilistic Models},
   author = {Ho, Jonathan and Jain, Ajay and Abbeel, Pieter},
@@ -155,4 +135,5 @@ study = Study(
   year = {2020},
   eprint = {2006.11239},
 }""",
+    **framing.SYSTEM,
 )  # fmt: skip

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor
 
-from simulacra.sciences.lensing import data
+from simulacra.sciences.lensing import data, statistics
 from simulacra.sciences.lensing.data import UNIVERSE, Maps
 from simulacra.study import Recipe, Refused, Split
 
@@ -197,3 +198,9 @@ def of_universe(maps: Maps) -> Sequence[tuple[str, Maps]]:
     each, which = torch.unique(key, dim=0, return_inverse=True)
     groups = [maps[which == number] for number in range(len(each))]
     return [(caption(group[:1])[0] or "all maps", group) for group in groups]
+
+
+SYSTEM: dict[str, Any] = {  # fields of every study here
+    "load": load, "judge": statistics.judge, "read": read, "read_as": read_as, "write": data.write, "ask": ask, "picture": picture,
+    "caption": caption, "conditions": CONDITIONS,
+}  # fmt: skip

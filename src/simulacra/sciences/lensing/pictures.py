@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from simulacra import movie
-from simulacra.evidence import Check, Figure
+from simulacra.evidence import Check, Figure, Finding
 from simulacra.sciences.lensing import bars, framing, statistics
 from simulacra.sciences.lensing.data import Maps
 from simulacra.sciences.lensing.framing import of_universe
@@ -28,13 +28,20 @@ class Generator(Protocol):
 
     latent: int
 
+    @property
+    def law(self) -> Law: ...
+
     def draw(self, like: Maps, noise: Noise) -> Maps: ...
 
     def imagine(self, position: Tensor, like: Maps, towards: Maps | None = None, share: Tensor | None = None) -> Maps: ...
 
 
-def examined(learner: Generator, law: Law, nature: Maps, seed: int) -> list[Check]:
-    """The bars (bars.py) for draws in nature's universes, beside the copula's."""
+def examine(learner: Generator, split: Split[Maps], seed: int) -> tuple[list[Finding], list[Check]]:
+    """The bars (bars.py) for draws in the universes of held-out nature, beside the copula and nature's halves."""
+    return [], _bars(learner, learner.law, split.held_out, seed)
+
+
+def _bars(learner: Generator, law: Law, nature: Maps, seed: int) -> list[Check]:
     fewest = min(len(maps) for _, maps in of_universe(nature))
     if fewest < 2 * statistics.FEWEST or bool(nature.kappa.isnan().any()):
         return []  # too few maps of a universe to tell anything, or statistics under a mask
@@ -70,7 +77,7 @@ def figures(learner: Generator, split: Split[Maps], seed: int) -> list[Figure]:
     found = [
         Figure(
             "Each universe beside nature", f"Pairs of rows, held-out maps above drawn ones, none chosen: {names}. Colours: kappa from -2 "
-            "to 5 standard deviations of all maps shown.", _png(_sheet(shown, drawn)),
+            "to 5 standard deviations of all maps shown.", movie.png(_sheet(shown, drawn)),
         ),
         Figure("Power spectra", "Mean over maps; shaded: scatter between nature's maps.", _spectra(learner, nature, seed, device)),
     ]  # fmt: skip
@@ -124,14 +131,3 @@ def _morph(learner: Generator, groups: Sequence[tuple[str, Maps]], seed: int, de
     frames = framing.picture(Maps.join(moments)).reshape(len(moments), columns, *moments[0].kappa.shape[1:], 3)
     wide = frames.transpose(0, 2, 1, 3, 4).reshape(len(moments), frames.shape[2], -1, 3)
     return movie.gif(movie.enlarged(movie.as_bytes(wide), 192), rate=8)
-
-
-def _png(page: np.ndarray) -> bytes:
-    from PIL import Image
-
-    out = io.BytesIO()
-    times = max(1, 900 // page.shape[1])
-    Image.fromarray((255 * page).round().astype(np.uint8)).resize(
-        (page.shape[1] * times, page.shape[0] * times), Image.Resampling.NEAREST
-    ).save(out, "PNG")
-    return out.getvalue()
