@@ -8,8 +8,8 @@
     single maps        share of bins of all curves whose values per map differ by a Kolmogorov-Smirnov test at 5 %
 
 The unit is the map; standard errors come from the scatter between maps. Numbers of maps limit what can be shown: a bar counts as
-met where the largest deviation less twice its standard error is below it, so read the value beside its error, and beside the
-copula (gaussian.py) and nature's halves.
+met where the deviation less its standard error (twice where it is the largest of several) is below it, so read the value beside
+its error, and beside the copula (gaussian.py) and nature's halves.
 """
 
 from __future__ import annotations
@@ -74,15 +74,16 @@ def checks(nature: Maps, drawn: Maps, rivals: Mapping[str, Maps]) -> list[Check]
         values = {name: getattr(other, field) for name, other in others.items()}
         return {name: float(value[0] if isinstance(value, tuple) else value) for name, value in values.items()}
 
-    def near(name: str, field: str, bar: float) -> Check:
+    def near(name: str, field: str, bar: float, granted: int) -> Check:
         value, error = getattr(own, field)
-        return Check(name, value, error, f"within {bar:.0%}, two standard errors granted", abs(value) - 2 * error < bar, beside(field))
+        target = f"within {bar:.0%}, {granted} standard error{'s' * (granted > 1)} granted"
+        return Check(name, value, error, target, abs(value) - granted * error < bar, beside(field))
 
     floor = others["nature's halves"]
     return [
-        near(f"power spectrum, largest deviation of a band up to {HIGHEST:g} Nyquist", "spectrum", 0.03),
-        near("variance of band powers between maps, mean deviation", "covariance", 0.15),
-        near("skewness, largest deviation of a universe", "skewness", 0.05),
+        near(f"power spectrum, largest deviation of a band up to {HIGHEST:g} Nyquist", "spectrum", 0.03, 2),
+        near("variance of band powers between maps, mean deviation", "covariance", 0.15, 1),
+        near("skewness, largest deviation of a universe", "skewness", 0.05, 2),
         Check(
             "Minkowski functionals, share of thresholds beyond 2 standard errors", own.minkowski, float("nan"),
             "at most 10 %, or what nature's halves have", own.minkowski <= max(0.10, floor.minkowski), beside("minkowski"),
