@@ -162,7 +162,7 @@ def template(side: int, degrees: float, n: int, conditions: Mapping[str, str]) -
 
 def caption(maps: Maps) -> list[str]:
     """The universe of each map, as far as it is known."""
-    signs = ("Om", "s8", "w", "z")
+    signs = ("\N{GREEK CAPITAL LETTER OMEGA}m", "\N{GREEK SMALL LETTER SIGMA}8", "w", "z")
     return [
         " ".join(f"{sign} {value:.3g}" for sign, value in zip(signs, row, strict=True) if math.isfinite(value))
         for row in maps.universe.tolist()

@@ -100,6 +100,7 @@ def _sheet(nature: Maps, drawn: Maps) -> np.ndarray:
 
 def _spectra(learner: Generator, nature: Maps, seed: int, device: torch.device) -> bytes:
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     canvas = Canvas(figsize=(6.4, 4.2), layout="constrained")
     axes = canvas.subplots()
@@ -113,6 +114,9 @@ def _spectra(learner: Generator, nature: Maps, seed: int, device: torch.device) 
         axes.fill_between(ell, unit * low, unit * high, color=colour, alpha=0.15, lw=0)
         axes.plot(ell, unit * ours.mean(axis=0), "o", ms=3.5, color=colour, mfc="white", label="drawn")
     axes.set(xscale="log", yscale="log", xlabel="multipole l", ylabel="l (l + 1) C(l) / 2 pi")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(fontsize=8)
     file = io.BytesIO()
     canvas.savefig(file, format="png", dpi=140)
