@@ -284,3 +284,12 @@ def test_a_generator_of_your_maps_asks_for_their_size_not_for_that_of_simulation
     learner = ddpm.build(recipe, framing.load(recipe).train)
     assert learner.ask(3, {}).degrees.tolist() == [0.5] * 3
     assert draw_like(learner, learner.ask(3, {}), seed=0, device=CPU).universe.isnan().all()
+
+
+def test_draws_share_no_random_numbers_with_simulated_maps_of_the_same_seed():
+    # The memorisation finding once caught it: a generator that colours noise drew its training maps again.
+    maps = simulate.simulate([simulate.Universe()], 6, side=32, seed=0).kappa
+    noise = Noise(0, range(6)).normal(32, 32)
+    one, two = torch.fft.rfft2(maps), torch.fft.rfft2(noise)
+    cross = (one * two.conj()).real.sum((1, 2)) / (one.abs().square().sum((1, 2)) * two.abs().square().sum((1, 2))).sqrt()
+    assert cross.abs().max() < 0.2

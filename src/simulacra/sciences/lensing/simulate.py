@@ -35,6 +35,7 @@ Array = NDArray[np.float64]
 HUBBLE, BARYONS, TILT = 0.7, 0.046, 0.96
 EMPTINESS = 1 / 3
 MOST_CLIPPED = 0.02
+STREAMS = 1 << 40  # the first of the simulator's: those of `study.Noise`, numbered from 0, are for draws, which must not share its numbers
 HUBBLE_LENGTH = 2997.92458  # c / H_0 in Mpc / h
 ARCMIN = np.radians(1 / 60)
 
@@ -137,7 +138,7 @@ def simulate(
     for i, universe in enumerate(universes):
         known = law(universe, side, degrees, smoothing=smoothing)
         for row in range(each):
-            kappa[i * each + row] = draw(known, np.random.Generator(np.random.Philox(key=[seed, i], counter=[0, 0, 0, row])))
+            kappa[i * each + row] = draw(known, np.random.Generator(np.random.Philox(key=[seed, STREAMS + i], counter=[0, 0, 0, row])))
     columns = {f.name: np.repeat([getattr(u, f.name) for u in universes], each) for f in dataclasses.fields(Universe)}
     return maps(kappa, degrees, **columns)
 
