@@ -285,11 +285,17 @@ class _Ruler:
 
 def _ruler(both: Array, smoothing: float) -> _Ruler:
     filled, _ = _filled(both)
-    spread = np.median(starlet(filled)[:, :-1].std(axis=(2, 3)), axis=0)
-    widths = [float(np.median(np.nanstd(values, axis=(1, 2)))) for values in (both, smooth(both, smoothing))]
+    spread = np.array([_typical(scale) for scale in starlet(filled)[:, :-1].std(axis=(2, 3)).T])
+    widths = [_typical(np.nanstd(values, axis=(1, 2))) for values in (both, smooth(both, smoothing))]
     if min(*widths, *spread) <= 0:
         raise Refused("more than half of the maps are constant: nothing can be measured in them")
     return _Ruler(widths[0], widths[1], spread, smoothing)
+
+
+def _typical(widths: Array) -> float:
+    """Median of the maps that are not flat beside the others: where all draws are, half of the maps, it is nature's."""
+    kept = widths[widths >= 0.05 * np.quantile(widths, 0.9)]
+    return float(np.median(kept))
 
 
 def judge(
@@ -299,9 +305,9 @@ def judge(
     """Held-out against drawn maps, map by map; neither side knows where the other came from.
 
     Heights are in standard deviations of all maps together. Peaks, minima and Minkowski functionals are measured after a Gaussian
-    of `smoothing` px. Rivals, each wrong in the way that its statistic should notice: `blurred nature` (1 px) for the spectrum,
-    `Gaussian maps` of nature's mean spectrum for all that lies beyond it and for its covariance, `one map` (nature's first, turned
-    and flipped: collapse) for coverage, `copied training maps` for memorisation.
+    of `smoothing` px. Rivals, each wrong in the way that its statistic should notice: `blurred nature` (1 px) for the spectrum and
+    for precision, `Gaussian maps` of nature's mean spectrum for all that lies beyond it and for its covariance, `one map` (nature's
+    first, turned and flipped: collapse) for coverage, `copied training maps` for memorisation.
     """
     _comparable(nature, drawn, training)
     rng = np.random.default_rng([seed, 0x1E45])
@@ -538,7 +544,7 @@ def _joint(features: int) -> list[Statistic[Any]]:
             distance.neighbour_test, "Gaussian maps", True,
         ),
         vectors("coverage", "Share of nature's maps that have no drawn map near them: 0 is best.", distance.missed, "one map", True),
-        vectors("precision", "Share of drawn maps that lie near no map of nature: 0 is best.", distance.unlikely, "Gaussian maps", False),
+        vectors("precision", "Share of drawn maps that lie near no map of nature: 0 is best.", distance.unlikely, "blurred nature", False),
     ]  # fmt: skip
 
 
