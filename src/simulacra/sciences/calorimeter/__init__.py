@@ -1,0 +1,1 @@
+"""Showers in calorimeters."""
