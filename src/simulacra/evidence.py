@@ -184,6 +184,29 @@ def average(
     )  # fmt: skip
 
 
+def scored(
+    name: str, unit: str, about: str, grid_name: str, grid: Array, curves: tuple[Array, Array, Array, Array], ours: Array, theirs: Array,
+    floor: float, *, rival: str, seed: int, bars: bool = False, log_grid: bool = False, log_values: bool = False,
+    exact: Array | None = None, exact_name: str = "",
+) -> Finding:  # fmt: skip
+    """A finding of a task that has a target, from scores per thing (n,), smaller is better, of what was drawn and of the rival.
+
+    `floor` is the best that can be known; `curves` are those of truth, drawn, rival and band. The interval of the gap is of a bootstrap
+    over things, both scores of one thing together.
+    """
+
+    def gap(one: Any, other: Any) -> Any:
+        return (one - floor) / np.maximum(other - floor, 1e-12)
+
+    chosen = np.random.default_rng([seed, 0x3A5C]).integers(len(ours), size=(400, len(ours)))
+    low, high = np.percentile(gap(ours[chosen].mean(axis=1), theirs[chosen].mean(axis=1)), [2.5, 97.5])
+    distance, ceiling = float(ours.mean()), max(float(theirs.mean()), floor + 1e-9)
+    return Finding(
+        name, unit, about, grid_name, grid, *curves, rival, distance, floor, ceiling, float(gap(distance, ceiling)), float(low),
+        float(high), None, exact, exact_name, log_grid, log_values, bars,
+    )  # fmt: skip
+
+
 def compare(
     statistics: Sequence[Statistic[S]], nature: S, drawn: S, rivals: Mapping[str, S], *, seed: int,
     condition: Callable[[S], Array] | None = None, permutations: int = 999, halves: int = 100,

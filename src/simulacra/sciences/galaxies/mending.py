@@ -25,7 +25,7 @@ from scipy import ndimage, sparse
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
-from simulacra.evidence import Check, Evidence, Finding
+from simulacra.evidence import Check, Evidence, Finding, scored
 from simulacra.families.masking import hide_patches, over_pixels
 from simulacra.sciences.galaxies import data, framing, statistics
 from simulacra.sciences.galaxies.data import Images
@@ -309,24 +309,10 @@ def _error_of(
     drawn, rival, band = np.array(curves).T
     told = "the floor is the noise of the images" if floor else "the least that can be reached is not known, so the floor is 0"
     about = f"Mean squared error of hidden pixels, full scale 1, by their distance from the nearest visible one; {told}."
-    return _scored(
+    return scored(
         f"error, {name}", "mean squared error", about, "from the nearest visible pixel (px)", np.array(grid),
-        (np.full(len(grid), floor), drawn, rival, band), ours, theirs, floor, seed,
+        (np.full(len(grid), floor), drawn, rival, band), ours, theirs, floor, rival=RIVAL, seed=seed,
     )  # fmt: skip
-
-
-def _scored(
-    name: str, unit: str, about: str, grid_name: str, grid: Array, curves: tuple[Array, Array, Array, Array], ours: Array, theirs: Array,
-    floor: float, seed: int,
-) -> Finding:  # fmt: skip
-    """A finding from scores per image (n,) of what was drawn and of the rival; curves are truth, drawn, rival and band."""
-    chosen = np.random.default_rng([seed, 0x3A5C]).integers(len(ours), size=(400, len(ours)))
-    gap: Callable[[Any, Any], Any] = lambda one, other: (one - floor) / np.maximum(other - floor, 1e-12)  # noqa: E731
-    low, high = np.percentile(gap(ours[chosen].mean(axis=1), theirs[chosen].mean(axis=1)), [2.5, 97.5])
-    distance, ceiling = float(ours.mean()), max(float(theirs.mean()), floor + 1e-9)
-    return Finding(
-        name, unit, about, grid_name, grid, *curves, RIVAL, distance, floor, ceiling, float(gap(distance, ceiling)), float(low), float(high)
-    )
 
 
 def _of_galaxies(truth: Array, filled: Array, rival: Array, seed: int) -> list[Finding]:
@@ -346,9 +332,9 @@ def _of_galaxies(truth: Array, filled: Array, rival: Array, seed: int) -> list[F
         band = np.full(19, moved[0, known].std() / math.sqrt(known.sum()))
         about = f"Mean absolute change of the {name} when hidden pixels are filled in, and its quantiles over galaxies; the floor is 0."
         found.append(
-            _scored(
+            scored(
                 f"{name} of the mended galaxy", units[name], about, "share of galaxies", np.linspace(0.05, 0.95, 19),
-                (np.zeros(19), ends[:, 0], ends[:, 1], band), moved[0, known], moved[1, known], 0.0, seed,
+                (np.zeros(19), ends[:, 0], ends[:, 1], band), moved[0, known], moved[1, known], 0.0, rival=RIVAL, seed=seed,
             )
         )  # fmt: skip
     return found
