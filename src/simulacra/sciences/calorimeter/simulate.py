@@ -48,7 +48,8 @@ QUANTUM = STOCHASTIC**2 * SAMPLING * 1000 / (1 + 1 / LANDING)  # MeV, mean energ
 CORE, TAIL, IN_TAIL = (0.10, 0.15), 1.0, 0.12  # radii in R_M (core: at the start, and per t / t_max), share of the tail
 BREADTH = 0.10  # sd of the logarithm of all radii together
 LOWEST, HIGHEST = 1.0, 500.0  # GeV
-STREAMS = 1 << 40  # the first of the simulator's: those of `study.Noise`, numbered from 0, are for draws, which must not share its numbers
+STREAM = 1 << 40  # of random numbers: those of `study.Noise`, numbered from 0, are for draws, which must not share the simulator's
+BLOCK = 250_000  # cells at a time, so that they stay in fast memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,24 +109,20 @@ def radii(development: Latent, layers: int) -> Array:
     return development.breadth[:, None] * (CORE[0] + CORE[1] * age)
 
 
-def rectangle(x: Array, y: Array, radius: Array) -> Array:
-    """F(x, y): share of the density between 0 and x, 0 and y."""
-    across, along = np.sqrt(x**2 + radius**2), np.sqrt(y**2 + radius**2)
-    return (x / across * np.arctan(y / across) + y / along * np.arctan(x / along)) / (2 * np.pi)
+def corners(edges: Array, radius: Array) -> Array:
+    """F(x, y) at all pairs of edges (k,), for radii (..., 1, 1): share of the density between 0 and x, 0 and y, (..., k, k)."""
+    slant = np.sqrt(edges[:, None] ** 2 + radius**2)
+    one = edges[:, None] / slant * np.arctan(edges / slant)
+    return (one + np.swapaxes(one, -1, -2)) / (2 * np.pi)
 
 
-def cell_shares(development: Latent, cells: int) -> Array:
-    """Expected share of each shower's energy in each cell (n, layers, rows, columns)."""
-    return layer_shares(development, cells)[:, :, None, None] * _across(development, cells)
-
-
-def _across(development: Latent, cells: int) -> Array:
-    """Share of a layer's energy in each of its cells. Quarters are alike, so one is computed."""
-    half = _edges(cells)
-    core = _quarter(half, radii(development, cells)[:, :, None, None])
-    tail = _quarter(half, (TAIL * development.breadth)[:, None, None, None])
-    quarter = (1 - IN_TAIL) * core + IN_TAIL * tail
-    return _unfold(quarter, cells)
+def cell_shares(development: Latent, cells: int, kind: Any = np.float64) -> NDArray[Any]:
+    """Expected share of each shower's energy in each cell (n, layers, rows, columns). Quarters of a layer are alike."""
+    edges = _edges(cells)
+    core = _quarter(edges, radii(development, cells)[:, :, None, None])
+    tail = _quarter(edges, (TAIL * development.breadth)[:, None, None, None])
+    quarter = layer_shares(development, cells)[:, :, None, None] * ((1 - IN_TAIL) * core + IN_TAIL * tail)
+    return _unfold(quarter.astype(kind), cells)
 
 
 def _edges(cells: int) -> Array:
@@ -135,18 +132,17 @@ def _edges(cells: int) -> Array:
 
 
 def _quarter(edges: Array, radius: Array) -> Array:
-    corners = rectangle(edges[:, None], edges[None, :], radius)
-    return np.diff(np.diff(corners, axis=-1), axis=-2)
+    return np.diff(np.diff(corners(edges, radius), axis=-1), axis=-2)
 
 
-def _unfold(quarter: Array, cells: int) -> Array:
+def _unfold(quarter: NDArray[Any], cells: int) -> NDArray[Any]:
     """A quarter of the face, (..., h, h), to all of it (..., cells, cells); the middle cells of an odd grid straddle the axis."""
     odd = cells % 2
-    weight = np.ones(quarter.shape[-1])
-    weight[0] += odd
-    whole = quarter * weight * weight[:, None]
-    place = np.concatenate([np.arange(cells // 2 - 1 + odd, -1 + odd, -1), np.arange(cells // 2 + odd)])
-    return np.asarray(whole[..., place[:, None], place[None, :]], np.float64)
+    if odd:
+        quarter = quarter * np.where(np.arange(quarter.shape[-1]) == 0, 2, 1).astype(quarter.dtype)
+        quarter = quarter * np.where(np.arange(quarter.shape[-1]) == 0, 2, 1).astype(quarter.dtype)[:, None]
+    place = np.abs(np.arange(cells) - (cells - 1) / 2).astype(np.int64)
+    return quarter[..., place[:, None], place]
 
 
 def simulate(incident: ArrayLike, particle: ArrayLike, cells: int = 12, *, seed: int) -> Showers:
@@ -158,32 +154,30 @@ def simulate(incident: ArrayLike, particle: ArrayLike, cells: int = 12, *, seed:
     kinds = np.broadcast_to(np.asarray(particle), energies.shape)
     _refuse(energies, kinds, cells, seed)
     found = np.empty((len(energies), cells, cells, cells), np.float32)
-    block = max(1, 1_000_000 // cells**3)
+    block = max(1, BLOCK // cells**3)
     for first in range(0, len(energies), block):
-        rows = range(first, min(first + block, len(energies)))
-        development = _drawn(energies[rows.start : rows.stop], kinds[rows.start : rows.stop], seed, rows)
-        expected = cell_shares(development, cells) * (SAMPLING * 1000 * development.incident * development.gain)[:, None, None, None]
-        for row, rate in zip(rows, expected.reshape(len(rows), -1) / QUANTUM, strict=True):
-            found[row] = _deposits(rate, _generator(seed, 1, row)).reshape(cells, cells, cells)
+        rows = slice(first, min(first + block, len(energies)))
+        generators = [np.random.Generator(np.random.Philox(key=[seed, STREAM], counter=[0, 0, 0, row])) for row in range(first, rows.stop)]
+        normal = np.stack([rng.standard_normal(4) for rng in generators])
+        uniform = np.array([rng.random() for rng in generators])
+        development = latent(energies[rows], kinds[rows], normal, uniform)
+        deposits = SAMPLING * 1000 / QUANTUM * development.incident * development.gain
+        rates = cell_shares(development, cells, np.float32) * deposits.astype(np.float32)[:, None, None, None]
+        for row, (rate, rng) in enumerate(zip(rates.reshape(len(rates), -1), generators, strict=True), first):
+            found[row] = _deposits(rate, rng).reshape(cells, cells, cells)
     return showers(found, energies, kinds)
 
 
-def _drawn(incident: Array, particle: Any, seed: int, rows: range) -> Latent:
-    generators = [_generator(seed, 0, row) for row in rows]
-    normal = np.stack([rng.standard_normal(4) for rng in generators])
-    return latent(incident, particle, normal, np.array([rng.random() for rng in generators]))
+def _deposits(rate: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Energies (cells,) in MeV where `rate` deposits are expected.
 
-
-def _generator(seed: int, stream: int, row: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=[seed, STREAMS + stream], counter=[0, 0, 0, row]))
-
-
-def _deposits(rate: Array, rng: np.random.Generator) -> Array:
-    """Energies (cells,) in MeV where `rate` deposits are expected."""
-    count = rng.poisson(rate)
-    energy = np.zeros(len(rate))
-    hit = np.flatnonzero(count)
-    energy[hit] = rng.standard_gamma(LANDING * count[hit]) * (QUANTUM / LANDING)
+    The first of a Poisson process comes after an exponential time, and those left are Poisson: only cells that are hit cost more.
+    """
+    first = rng.standard_exponential(len(rate), np.float32)
+    energy = np.zeros(len(rate), np.float32)
+    hit = np.flatnonzero(first < rate)
+    count = 1 + rng.poisson(rate[hit] - first[hit])
+    energy[hit] = rng.standard_gamma(LANDING * count) * (QUANTUM / LANDING)
     return energy
 
 
