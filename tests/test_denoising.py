@@ -11,7 +11,7 @@ from simulacra.families import denoising, diffusion
 from simulacra.families.denoising import Denoising, Principal, Published, Spectral
 from simulacra.families.gan import between_classes
 from simulacra.nets.embedding import ClassEmbedding
-from simulacra.nets.unet import UNet
+from simulacra.nets.unet import UNet, into_patches, out_of_patches
 from simulacra.study import Imagines, Noise, Samples, Ships, Traces
 
 SCHEDULE = diffusion.karras(400, least=0.01, largest=60.0, rho=5.0)
@@ -73,8 +73,16 @@ def covariance(head, numbers, shape):
     return root @ root.T, made[0]
 
 
+def measured(*shape):
+    """Of a few rows, so that the power differs from mode to mode."""
+    return Spectral.of(0.3 + torch.randn(6, *shape, generator=torch.Generator().manual_seed(2)))
+
+
 HEADS = {
     "principal": (lambda: principal(1)[0], (2, 4, 4)),
+    "principal, volumes": (lambda: Principal.of(torch.randn(60, 1, 2, 3, 4), 5), (1, 2, 3, 4)),
+    "spectral, traces": (lambda: measured(1, 10), (1, 10)),
+    "spectral, volumes": (lambda: measured(1, 4, 2, 6), (1, 4, 2, 6)),
     "principal, shrunk": (lambda: principal(2)[0], (2, 4, 4)),
     "spectral": (lambda: Spectral(0.1 + torch.rand(6, 4, generator=torch.Generator().manual_seed(1)), mean=0.3), (1, 6, 6)),
 }
@@ -320,21 +328,34 @@ def test_the_gradient_reaches_every_parameter_of_a_unet():
     assert [name for name, p in net.named_parameters() if p.grad is None or float(p.grad.abs().max()) == 0] == []
 
 
-def test_a_new_unet_says_nothing_and_keeps_the_shape_of_maps_that_are_not_square():
-    net = UNet(1, (8, 8), inputs=2, patch=4, embed=8)
-    out = net(torch.randn(2, 2, 16, 24), torch.zeros(2))
-    assert out.shape == (2, 1, 16, 24)
+@pytest.mark.parametrize("sides", [(48,), (16, 24), (8, 16, 24)])
+def test_a_new_unet_says_nothing_and_keeps_the_shape_of_traces_maps_and_volumes(sides):
+    net = UNet(1, (8, 8), inputs=2, patch=4, embed=8, dims=len(sides), attention_at=(1,))
+    out = net(torch.randn(2, 2, *sides), torch.zeros(2))
+    assert out.shape == (2, 1, *sides)
     assert not out.any()
 
 
-def test_a_periodic_unet_moves_with_its_map():
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_a_periodic_unet_moves_with_its_field(dims):
     torch.manual_seed(0)
-    net = UNet(1, (8, 16, 16), patch=2, embed=8, padding="circular", attention_at=(2,))
+    net = UNet(1, (8, 16, 16), patch=2, embed=8, padding="circular", attention_at=(2,), dims=dims)
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     net.requires_grad_(False)
-    x, level = torch.randn(2, 1, 32, 32), torch.zeros(2)
-    moved = net(x.roll((8, 16), (2, 3)), level)
+    x, level = torch.randn(2, 1, *[16] * dims), torch.zeros(2)
+    way = (8,) * dims, tuple(range(2, 2 + dims))
+    moved = net(x.roll(*way), level)
     still = net(x, level)
-    assert torch.allclose(moved, still.roll((8, 16), (2, 3)), atol=1e-3 * float(still.abs().max()))
+    assert torch.allclose(moved, still.roll(*way), atol=1e-3 * float(still.abs().max()))
     assert not torch.allclose(net(x.roll(1, 2), level), still.roll(1, 2), atol=1e-2 * float(still.abs().max()))
+
+
+@pytest.mark.parametrize("sides", [(12,), (8, 12), (4, 8, 12)])
+def test_patches_become_channels_and_back_as_torch_lays_them_out(sides):
+    x = torch.randn(2, 3, *sides)
+    parted = into_patches(x, 4)
+    assert parted.shape == (2, 3 * 4 ** len(sides), *(side // 4 for side in sides))
+    assert torch.equal(out_of_patches(parted, 4), x)
+    if len(sides) == 2:
+        assert torch.equal(parted, torch.nn.functional.pixel_unshuffle(x, 4))

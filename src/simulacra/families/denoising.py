@@ -93,9 +93,10 @@ class Published(nn.Module):
 
 class Principal(nn.Module):
     """Best linear estimate of images (n, channels, side, side) from their mean and covariance, the covariance taken as that of k
-    principal axes of the images shrunk by `pool`, one variance for all else at that size, and one for detail below it.
+    principal axes of the images shrunk by `pool`, one variance for all else at that size, and one for detail below it. With `pool` 1
+    rows may have any shape.
 
-    `axes` are those of shrunk images laid out flat (`principal_axes`); `mean` (channels, side, side); `detail` the variance of one pixel
+    `axes` are those of shrunk images laid out flat (`principal_axes`); `mean` has the shape of a row; `detail` the variance of one pixel
     about the mean of its pool x pool block. See `of`.
     """
 
@@ -124,15 +125,15 @@ class Principal(nn.Module):
 
     @classmethod
     def of(cls, rows: Tensor, axes: int, *, pool: int = 1, seed: int = 0) -> Principal:
-        """Measured on rows (m, channels, side, side), with at most `axes` axes."""
-        small = F.avg_pool2d(rows, pool)
+        """Measured on rows (m, ...), with at most `axes` axes."""
+        small = _pooled(rows, pool)
         found = principal_axes(small.flatten(1), min(axes, len(rows) - 1, small[0].numel()), seed=seed)
         detail = float((rows - _grown(small, pool) - (rows - _grown(small, pool)).mean(0)).square().mean())
         return cls(found, rows.mean(0), pool=pool, detail=detail)
 
     @classmethod
     def blank(cls, shape: Sequence[int], axes: int, *, pool: int = 1) -> Principal:
-        """One whose numbers are still to be loaded, for rows of `shape` (channels, side, side)."""
+        """One whose numbers are still to be loaded, for rows of `shape`."""
         numbers = math.prod(shape) // pool**2
         nothing = Axes(torch.zeros(numbers), torch.zeros(numbers, axes), torch.ones(axes), 1.0)
         return cls(nothing, torch.zeros(*shape), pool=pool, detail=1.0)
@@ -156,8 +157,8 @@ class Principal(nn.Module):
 
     def _through(self, x: Tensor, along: Tensor, rest: Tensor) -> Tensor:
         """x (n, ...) with its parts along the axes times `along` (n, k), and the rest and the detail times `rest` (n, 2)."""
-        small = F.avg_pool2d(x, self.pool)
-        own, below = (part[:, None, None, None] for part in rest.unbind(1))
+        small = _pooled(x, self.pool)
+        own, below = (_column(part, x) for part in rest.unbind(1))
         flat = small.flatten(1) @ self.directions * (along - rest[:, :1])
         grown: Tensor = below * x + _grown((flat @ self.directions.T).view_as(small) + (own - below) * small, self.pool)
         return grown
@@ -170,12 +171,12 @@ class Principal(nn.Module):
 
 
 class Spectral(nn.Module):
-    """Best linear estimate of stationary periodic fields (n, channels, h, w) from their mean and power spectrum.
+    """Best linear estimate of stationary periodic fields (n, channels, ...) on axes of any number from their mean and power spectrum.
 
-    `power` (h, w // 2 + 1), or (channels, h, w // 2 + 1), is the mean |a(k)|^2 / (h w) of each Fourier mode as `torch.fft.rfft2` lays
-    them out: 1 everywhere for white noise of variance 1. A module `power_of(condition)` -> (n, h, w // 2 + 1) takes its place where the
-    power depends on the condition, and `power` is then what sets the scale of what the network sees. `mean` is one number, or one per
-    channel.
+    `power` (h, ..., w // 2 + 1), or (channels, h, ..., w // 2 + 1), is the mean |a(k)|^2 / (h ... w) of each Fourier mode as
+    `torch.fft.rfftn` lays them out: 1 everywhere for white noise of variance 1. `dims` axes, the last of even length w. A module
+    `power_of(condition)` -> (n, h, ..., w // 2 + 1) takes its place where the power depends on the condition, and `power` is then what
+    sets the scale of what the network sees. `mean` is one number, or one per channel.
     """
 
     shown = 2
@@ -184,31 +185,37 @@ class Spectral(nn.Module):
     weight: Tensor
     contrast: Tensor
 
-    def __init__(self, power: Tensor, *, mean: Tensor | float = 0.0, power_of: nn.Module | None = None) -> None:
+    def __init__(self, power: Tensor, *, mean: Tensor | float = 0.0, power_of: nn.Module | None = None, dims: int = 2) -> None:
         super().__init__()
-        self.power_of = power_of
-        height, half = power.shape[-2:]
+        self.power_of, self.dims = power_of, dims
+        *others, half = power.shape[-dims:]
         width = 2 * (half - 1)
         both = torch.full((half,), 2.0)  # a mode and its opposite, but for the first and the last column
         both[[0, -1]] = 1.0
         self.register_buffer("power", power.float().clone())
-        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).reshape(-1, 1, 1).clone())
-        self.register_buffer("weight", both / (height * width), persistent=False)
-        self.register_buffer("contrast", (self.power * self.weight).sum((-2, -1)).mean().sqrt())
+        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).reshape(-1, *[1] * dims).clone())
+        self.register_buffer("weight", both / (math.prod(others) * width), persistent=False)
+        self.register_buffer("contrast", (self.power * self.weight).sum(self._axes).mean().sqrt())
 
     @classmethod
     def of(cls, rows: Tensor, power_of: nn.Module | None = None) -> Spectral:
-        """Measured on rows (m, channels, h, w), w even, each channel for itself."""
-        mean = rows.mean((0, 2, 3))
-        modes = torch.fft.rfft2(rows - mean[:, None, None])
-        return cls(modes.abs().square().mean(0) / math.prod(rows.shape[-2:]), mean=mean, power_of=power_of)
+        """Measured on rows (m, channels, h, ..., w), w even, each channel for itself."""
+        dims = rows.dim() - 2
+        axes = tuple(range(2, rows.dim()))
+        mean = rows.mean((0, *axes))
+        modes = torch.fft.rfftn(rows - mean.view(-1, *[1] * dims), dim=axes)
+        return cls(modes.abs().square().mean(0) / math.prod(rows.shape[2:]), mean=mean, power_of=power_of, dims=dims)
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return tuple(range(-self.dims, 0))
 
     def forward(self, z: Tensor, alpha: Tensor, sigma: Tensor, condition: Tensor | None) -> Known:
         a, s = _column(alpha, z), _column(sigma, z)
         power = self._power(condition)
         told = a.square() * power + s.square()
         estimate = self.mean + _filtered(z - a * self.mean, a * power / told)
-        left = (s.square() * power / told * self.weight).sum((-2, -1)).mean(1)
+        left = (s.square() * power / told * self.weight).sum(self._axes).mean(1)
         return Known(estimate, _column(left.sqrt(), z), _shown(z, estimate, self.mean, self.contrast, alpha, sigma))
 
     def begin(self, noise: Tensor, alpha: Tensor, sigma: Tensor, condition: Tensor | None) -> Tensor:
@@ -216,16 +223,17 @@ class Spectral(nn.Module):
         return a * self.mean + _filtered(noise, (a.square() * self._power(condition) + s.square()).sqrt())
 
     def _power(self, condition: Tensor | None) -> Tensor:
-        """(n or 1, channels or 1, h, w // 2 + 1)."""
+        """(n or 1, channels or 1, h, ..., w // 2 + 1)."""
         if self.power_of is None:
-            return self.power[None] if self.power.ndim == 3 else self.power[None, None]
+            return self.power[None] if self.power.dim() == 1 + self.dims else self.power[None, None]
         found: Tensor = self.power_of(condition)[:, None]
         return found
 
 
 def _filtered(x: Tensor, gain: Tensor) -> Tensor:
-    """x with each Fourier mode times `gain`."""
-    found: Tensor = torch.fft.irfft2(torch.fft.rfft2(x) * gain, s=x.shape[-2:])
+    """x (n, channels, ...) with each Fourier mode times `gain`."""
+    axes = tuple(range(2, x.dim()))
+    found: Tensor = torch.fft.irfftn(torch.fft.rfftn(x, dim=axes) * gain, s=x.shape[2:], dim=axes)
     return found
 
 
@@ -233,6 +241,10 @@ def _shown(z: Tensor, estimate: Tensor, mean: Tensor, contrast: Tensor, alpha: T
     """The estimate and the noise that goes with it, (n, 2 channels, ...), each of order 1."""
     noise = (z - _column(alpha, z) * estimate) / _column(sigma, z)
     return torch.cat([(estimate - mean) / contrast, noise], 1)
+
+
+def _pooled(x: Tensor, pool: int) -> Tensor:
+    return F.avg_pool2d(x, pool) if pool > 1 else x
 
 
 def _grown(small: Tensor, pool: int) -> Tensor:

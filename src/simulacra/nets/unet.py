@@ -1,6 +1,7 @@
-"""A U-Net that reads images or maps at a level of noise and answers in their shape (Ronneberger et al. 2015, arXiv:1505.04597).
+"""A U-Net that reads traces, images or volumes at a level of noise and answers in their shape (Ronneberger et al. 2015,
+arXiv:1505.04597; volumes: Cicek et al. 2016, arXiv:1606.06650).
 
-    patches       p x p pixels of c channels become p^2 c channels of one: nothing is lost, and convolutions cost p^2 times less
+    patches       p^d cells of c channels become p^d c channels of one: nothing is lost, and convolutions cost p^d times less
     way down      residual blocks at each width, kept for the way up; a convolution of stride 2 to the next width
     at the ground two residual blocks at the last width
     way up        values repeated to twice the side and joined with those kept, residual blocks; then back from patches to pixels
@@ -24,10 +25,10 @@ from simulacra.nets.embedding import Waves
 
 
 class UNet(nn.Module):
-    """`net(x, level, condition)`: x (n, inputs, h, w), a level (n,) of order 1 to 10 such as the log signal-to-noise ratio, and what
-    the module `condition` turns into (n, embed); answers (n, channels, h, w), zero when new.
+    """`net(x, level, condition)`: x (n, inputs, ...) with `dims` axes after the channels, a level (n,) of order 1 to 10 such as the log
+    signal-to-noise ratio, and what the module `condition` turns into (n, embed); answers (n, channels, ...), zero when new.
 
-    `widths` are the channels at each side, from that of the patches downwards, each half the one before; h and w are divisible by
+    `widths` are the channels at each side, from that of the patches downwards, each half the one before; every side is divisible by
     `patch` * 2^(widths - 1). `blocks` residual blocks stand at each width, each way. `attention_at` counts widths from 0: there every
     place looks at every other. Padding "circular" is for periodic maps. `dropout` is the share of channels' values that training loses.
     """
@@ -35,7 +36,7 @@ class UNet(nn.Module):
     def __init__(
         self, channels: int, widths: Sequence[int] = (32, 64, 128), *, inputs: int | None = None, blocks: int = 1, patch: int = 2,
         embed: int = 128, condition: nn.Module | None = None, padding: Padding = "zeros", attention_at: Collection[int] = (),
-        dropout: float = 0.0,
+        dropout: float = 0.0, dims: int = 2,
     ) -> None:  # fmt: skip
         super().__init__()
         self.patch, self.condition = patch, condition
@@ -43,22 +44,22 @@ class UNet(nn.Module):
         *upper, last = range(len(widths))
 
         def stage(first: int, width: int, place: int, count: int) -> Stage:
-            return Stage(first, width, count, embed, padding, dropout, attends=place in attention_at)
+            return Stage(first, width, count, embed, padding, dropout, dims, attends=place in attention_at)
 
-        self.entry = conv((inputs or channels) * patch**2, widths[0], padding=padding)
+        self.entry = conv((inputs or channels) * patch**dims, widths[0], dims=dims, padding=padding)
         self.down = nn.ModuleList([stage(widths[i], widths[i], i, blocks) for i in upper])
-        self.halve = nn.ModuleList([conv(a, b, stride=2, padding=padding) for a, b in pairwise(widths)])
+        self.halve = nn.ModuleList([conv(a, b, dims=dims, stride=2, padding=padding) for a, b in pairwise(widths)])
         self.ground = stage(widths[last], widths[last], last, 2 * blocks)
-        self.rise = nn.ModuleList([nn.Conv2d(b, a, 1) for a, b in pairwise(widths)])
+        self.rise = nn.ModuleList([conv(b, a, dims=dims, kernel=1) for a, b in pairwise(widths)])
         self.up = nn.ModuleList([stage(2 * widths[i], widths[i], i, blocks) for i in upper])
-        self.leave = nn.Sequential(norm(widths[0]), nn.SiLU(), silent(conv(widths[0], channels * patch**2, padding=padding)))
+        self.leave = nn.Sequential(norm(widths[0]), nn.SiLU(), silent(conv(widths[0], channels * patch**dims, dims=dims, padding=padding)))
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
         told = self.level(level / 4)
         if self.condition is not None:
             told = told + self.condition(condition)
         told = F.silu(told)
-        h = self.entry(F.pixel_unshuffle(x, self.patch))
+        h = self.entry(into_patches(x, self.patch))
         kept = []
         for stage, halve in zip(self.down, self.halve, strict=True):
             h = stage(h, told)
@@ -68,16 +69,40 @@ class UNet(nn.Module):
         for stage, rise in zip(reversed(self.up), reversed(self.rise), strict=True):
             h = F.interpolate(rise(h), scale_factor=2.0, mode="nearest")
             h = stage(torch.cat([h, kept.pop()], 1), told)
-        return F.pixel_shuffle(self.leave(h), self.patch)
+        return out_of_patches(self.leave(h), self.patch)
+
+
+def into_patches(x: Tensor, patch: int) -> Tensor:
+    """x (n, c, h, ...) -> (n, c patch^d, h / patch, ...): the cells of each patch of d axes become channels, the last axis fastest."""
+    if patch == 1:
+        return x
+    n, c, *sides = x.shape
+    d = len(sides)
+    parted = x.reshape(n, c, *(part for side in sides for part in (side // patch, patch)))
+    order = [0, 1, *range(3, 2 * d + 3, 2), *range(2, 2 * d + 2, 2)]
+    return parted.permute(order).reshape(n, c * patch**d, *(side // patch for side in sides))
+
+
+def out_of_patches(h: Tensor, patch: int) -> Tensor:
+    """What `into_patches` undoes: (n, c patch^d, h, ...) -> (n, c, h patch, ...)."""
+    if patch == 1:
+        return h
+    n, c, *sides = h.shape
+    d = len(sides)
+    parted = h.reshape(n, c // patch**d, *[patch] * d, *sides)
+    order = [0, 1, *(axis for i in range(d) for axis in (2 + d + i, 2 + i))]
+    return parted.permute(order).reshape(n, c // patch**d, *(side * patch for side in sides))
 
 
 class Stage(nn.Module):
     """Residual blocks at one width, the first of which takes `first` channels; with `attends`, attention after each."""
 
-    def __init__(self, first: int, width: int, count: int, embed: int, padding: Padding, dropout: float, *, attends: bool) -> None:
+    def __init__(
+        self, first: int, width: int, count: int, embed: int, padding: Padding, dropout: float, dims: int, *, attends: bool
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.blocks = nn.ModuleList([Residual(width if i else first, width, embed, padding, dropout) for i in range(count)])
-        self.looks = nn.ModuleList([Attention(width) for _ in range(count if attends else 0)])
+        self.blocks = nn.ModuleList([Residual(width if i else first, width, embed, padding, dropout, dims) for i in range(count)])
+        self.looks = nn.ModuleList([Attention(width, dims) for _ in range(count if attends else 0)])
 
     def forward(self, h: Tensor, told: Tensor) -> Tensor:
         for i, block in enumerate(self.blocks):
@@ -89,25 +114,26 @@ class Stage(nn.Module):
 class Residual(nn.Module):
     """h + conv(silu(norm(conv(silu(norm(h)))) * (1 + scale) + shift)), scale and shift told by the level and the condition."""
 
-    def __init__(self, inputs: int, outputs: int, embed: int, padding: Padding, dropout: float) -> None:
+    def __init__(self, inputs: int, outputs: int, embed: int, padding: Padding, dropout: float, dims: int) -> None:
         super().__init__()
-        self.before = nn.Sequential(norm(inputs), nn.SiLU(), conv(inputs, outputs, padding=padding))
+        self.before = nn.Sequential(norm(inputs), nn.SiLU(), conv(inputs, outputs, dims=dims, padding=padding))
         self.normed, self.told = norm(outputs), nn.Linear(embed, 2 * outputs)
-        self.after = nn.Sequential(nn.SiLU(), nn.Dropout(dropout), silent(conv(outputs, outputs, padding=padding)))
-        self.carry: nn.Module = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+        self.after = nn.Sequential(nn.SiLU(), nn.Dropout(dropout), silent(conv(outputs, outputs, dims=dims, padding=padding)))
+        self.carry: nn.Module = nn.Identity() if inputs == outputs else conv(inputs, outputs, dims=dims, kernel=1)
 
     def forward(self, h: Tensor, told: Tensor) -> Tensor:
-        scale, shift = self.told(told)[:, :, None, None].chunk(2, 1)
+        scale, shift = self.told(told).view(len(h), -1, *[1] * (h.dim() - 2)).chunk(2, 1)
         found: Tensor = self.carry(h) + self.after(self.normed(self.before(h)) * (1 + scale) + shift)
         return found
 
 
 class Attention(nn.Module):
-    """h + what every place gathers from all others, h (n, width, height, width of the map) (Vaswani et al. 2017, arXiv:1706.03762)."""
+    """h + what every place gathers from all others, h (n, width, ...) (Vaswani et al. 2017, arXiv:1706.03762)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dims: int) -> None:
         super().__init__()
-        self.normed, self.asked, self.gathered = norm(width), nn.Conv2d(width, 3 * width, 1), silent(nn.Conv2d(width, width, 1))
+        self.normed, self.asked = norm(width), conv(width, 3 * width, dims=dims, kernel=1)
+        self.gathered = silent(conv(width, width, dims=dims, kernel=1))
 
     def forward(self, h: Tensor) -> Tensor:
         query, key, value = self.asked(self.normed(h)).flatten(2).transpose(1, 2).chunk(3, 2)
