@@ -21,18 +21,25 @@ class Descent:
     module whose weights are the exponential moving average with decay `ema` (the module itself where ema is 0): draw
     with that one. `clip` bounds the gradient norm; "adaptive" bounds it by 1.5 times the mean plus twice the standard deviation of
     the last 50 norms, clipped ones as clipped (Hoogeboom et al. 2022, 2203.17003). `amsgrad` divides by the largest second moment
-    so far (Reddi et al., 1904.09237). The learning rate rises linearly over `warmup` steps and, where `horizon` is given, falls to zero on
-    a half cosine at step `horizon`.
+    so far (Reddi et al., 1904.09237); `nesterov` looks ahead along the momentum (Dozat 2016, Incorporating Nesterov momentum into Adam).
+    The learning rate rises linearly over `warmup` steps and, where `horizon` is given, falls to zero on a half cosine at step `horizon`.
     """
 
     def __init__(
         self, module: nn.Module, *, lr: float, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.0,
         clip: float | Literal["adaptive"] | None = None, ema: float = 0.0, warmup: int = 0, horizon: int | None = None,
-        amsgrad: bool = False,
+        amsgrad: bool = False, nesterov: bool = False,
     ) -> None:  # fmt: skip
         self.module, self.lr, self.clip, self.ema, self.warmup, self.horizon = module, lr, clip, ema, warmup, horizon
         self.average: nn.Module = copy.deepcopy(module).requires_grad_(False).eval() if ema else module
-        self.optimiser = torch.optim.AdamW(module.parameters(), lr=lr, betas=betas, weight_decay=weight_decay, amsgrad=amsgrad)
+        self.optimiser: torch.optim.Optimizer
+        if nesterov:
+            if amsgrad:
+                raise ValueError("amsgrad and nesterov are two ways to change Adam; choose one")
+            nadam = torch.optim.NAdam
+            self.optimiser = nadam(module.parameters(), lr=lr, betas=betas, weight_decay=weight_decay, decoupled_weight_decay=True)
+        else:
+            self.optimiser = torch.optim.AdamW(module.parameters(), lr=lr, betas=betas, weight_decay=weight_decay, amsgrad=amsgrad)
         self.norms = torch.full((REMEMBERED,), UNBOUNDED, device=next(module.parameters()).device)  # a ring; place 0 is filled first
         self.count = 0
 
@@ -91,7 +98,8 @@ class Descent:
         for name, parameter in self.module.named_parameters():
             moments = under(state, f"optimiser.{name}")
             device = parameter.device
-            self.optimiser.state[parameter] = {k: v.clone() if k == "step" else v.to(device).clone() for k, v in moments.items()}
+            counts = ("step", "mu_product")  # stay where they are
+            self.optimiser.state[parameter] = {k: (v if k in counts else v.to(device)).clone() for k, v in moments.items()}
         if self.clip == "adaptive":
             self.norms.copy_(state["norms"])
         self.count = int(state["count"])
