@@ -12,9 +12,12 @@ having P = v at every k,
                      by the probability that there is a pulse
     Wiener filter    G = S / (S + P), mean squared error (1/N) sum_k S P / (S + P): the best of linear ones (Wiener 1949)
 
-All are exact for Gaussian noise and pulses that may stand anywhere round the trace. In other noise only the Wiener filter keeps its
-promise, and only among linear filters. Sources: Turin 1960, IRE Trans. Inf. Theory 6:311; Van Trees 1968, Detection, Estimation and
-Modulation Theory I, ch. 4.
+These forms are of noise that goes round the trace. Real noise does not: a line between two modes leaks into all of them. With the
+covariance C of the N steps, whitening is exact: z = s C^-1 x, d^2 = s C^-1 s, and the Wiener filter is the matrix S (S + C)^-1, S the
+covariance of the signal. The first are the case of C circulant.
+
+All are exact for Gaussian noise. In other noise only the Wiener filter keeps its promise, and only among linear filters.
+Sources: Turin 1960, IRE Trans. Inf. Theory 6:311; Van Trees 1968, Detection, Estimation and Modulation Theory I, ch. 4.
 """
 
 from __future__ import annotations
@@ -25,15 +28,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import fft
-from scipy.special import logsumexp
+from scipy import fft, linalg
+from scipy.special import expit
 from scipy.stats import norm
 
 Array = NDArray[Any]
 
 BAND = 30.0, 80.0  # MHz, of the antenna
 AT_ONCE = 32  # traces that meet a bank of pulses together: bounded memory
-LEAST = 1e-3  # of the mean noise power that a mode is taken to hold: what the noise never has is not known to be free of it
+LEAST = 1e-4  # of the mean variance
 
 
 # ------------------------------------------------------------------------------------------------------------- spectra
@@ -108,82 +111,101 @@ def threshold(modes: float, false: float) -> float:
     return math.sqrt(2 * math.log(modes / false))
 
 
-def strength(pulse: Array, noise: ArrayLike) -> Array:
-    """d of pulses (n, N) in noise of power P (N // 2 + 1,), (n,)."""
-    steps = pulse.shape[1]
-    modes = np.square(np.abs(fft.rfft(pulse, axis=1))) / floored(noise)
-    return np.asarray(np.sqrt((modes * both_sides(steps)).sum(axis=1) / steps))
+# ----------------------------------------------------------------------------------------------------------- covariance
 
 
-def floored(noise: ArrayLike) -> Array:
-    """A noise power without empty modes, by which one can divide."""
-    p = np.asarray(noise, float)
-    return np.asarray(np.maximum(p, max(LEAST * float(p.mean()), 1e-30)))
+def autocovariance(rows: ArrayLike) -> Array:
+    """Mean product of values that are 0, 1, ..., N - 1 steps apart in rows (n, N) of mean zero, (N,): of noise that is stationary."""
+    values = np.asarray(rows)
+    steps = values.shape[1]
+    long = fft.next_fast_len(2 * steps, real=True)
+    square = np.zeros(long // 2 + 1)
+    for start in range(0, len(values), 1024):
+        square += np.square(np.abs(fft.rfft(values[start : start + 1024].astype(np.float32), long, axis=1))).sum(axis=0)
+    return np.asarray(fft.irfft(square, long)[:steps] / (len(values) * (steps - np.arange(steps))))
+
+
+def covariance(lags: ArrayLike) -> Array:
+    """The covariance (N, N) of stationary noise, from its autocovariance (N,)."""
+    return np.asarray(linalg.toeplitz(np.asarray(lags, float)))
+
+
+def round_trace(spectrum: ArrayLike, steps: int) -> Array:
+    """The covariance (N, N) of noise of that power (N // 2 + 1,) that goes round the trace."""
+    return np.asarray(linalg.circulant(fft.irfft(np.asarray(spectrum, float), steps)))
+
+
+def inverse(matrix: Array, power: float = -1.0) -> Array:
+    """C^power of a covariance (N, N), its smallest variances raised to LEAST of the mean one: what noise never does in the rows that it
+    was measured on is not known to be impossible."""
+    values, axes = linalg.eigh(matrix)
+    values = np.maximum(values, max(LEAST * float(values.mean()), 1e-30))
+    return np.asarray((axes * values**power) @ axes.T)
+
+
+def wiener_matrix(signal: Array, noise: Array) -> Array:
+    """S (S + C)^-1 (N, N), to be multiplied from the right: rows @ matrix is the best linear estimate of the signal."""
+    return np.asarray(inverse(signal + noise) @ signal)
 
 
 @dataclasses.dataclass(frozen=True)
 class Bank:
-    """Pulses (k, N) that may stand at each of `places` (m,) steps after where they stand here, in noise of power (N // 2 + 1,)."""
+    """Pulses (k, N), each with its largest value at step 0, that may stand at each of `places` (m,), in noise whose covariance has the
+    inverse `precision` (N, N). A pulse that would leave the trace comes in again at its other end."""
 
     pulses: Array
-    noise: Array
+    precision: Array
     places: Array
 
     @classmethod
-    def anywhere(cls, pulses: Array, noise: Array) -> Bank:
-        """Pulses that may stand at any step of the trace, the largest value of each at step 0 before it is moved."""
+    def of(cls, pulses: Array, noise: Array, places: ArrayLike | None = None) -> Bank:
+        """Of pulses (k, N) that stand anywhere, in noise of covariance (N, N); without `places` they may stand at every step."""
         start = np.abs(pulses).argmax(axis=1)
         moved = np.stack([np.roll(pulse, -place) for pulse, place in zip(pulses, start, strict=True)])
-        return cls(moved, np.asarray(noise, float), np.arange(pulses.shape[1]))
-
-    def within(self, first: int, last: int) -> Bank:
-        """The same pulses at the steps first ... last only."""
-        return dataclasses.replace(self, places=np.arange(first, last + 1))
+        return cls(moved, inverse(noise), np.arange(pulses.shape[1]) if places is None else np.asarray(places))
 
     @property
     def strength(self) -> Array:
-        """d of each pulse, (k,)."""
-        return strength(self.pulses, self.noise)
+        """d of each pulse at each place, (k, m)."""
+        precision = self.precision.astype(np.float32)
+        found = []
+        for pulse in self.pulses:
+            standing = linalg.circulant(pulse.astype(np.float32)).T[self.places]  # row t: the pulse at t
+            found.append(((standing @ precision) * standing).sum(axis=1))
+        return np.asarray(np.sqrt(found))
 
-    def ratio(self, rows: Array) -> Array:
+    def ratio(self, rows: Array, strength: Array) -> Array:
         """Logarithm of the likelihood ratio of each pulse at each place, (n, k, m)."""
         steps = rows.shape[1]
-        template = (np.conj(fft.rfft(self.pulses, axis=1)) / floored(self.noise)).astype(np.complex64)
-        z = fft.irfft(fft.rfft(rows.astype(np.float32), axis=1)[:, None] * template, steps, axis=2)[:, :, self.places]
-        z -= (self.strength**2 / 2).astype(np.float32)[:, None]
-        return np.asarray(z)
+        template = np.conj(fft.rfft(self.pulses.astype(np.float32), axis=1))
+        modes = fft.rfft((rows @ self.precision).astype(np.float32), axis=1)
+        z = fft.irfft(modes[:, None] * template, steps, axis=2)[:, :, self.places]
+        return np.asarray(z - (strength**2 / 2).astype(np.float32))
 
-    def score(self, rows: Array) -> Array:
-        """Logarithm of the likelihood ratio averaged over pulses and places, (n,): the best detector."""
-        each = len(self.pulses) * len(self.places)
-        return np.concatenate([logsumexp(self.ratio(part), axis=(1, 2)) - math.log(each) for part in _parts(rows)])
-
-    def best(self, rows: Array) -> Array:
-        """The pulse, where it stands, that fits each row best, (n, N): what a matched filter recovers."""
-        found = []
-        for part in _parts(rows):
-            at = self.ratio(part).reshape(len(part), -1).argmax(axis=1)
-            which, place = np.divmod(at, len(self.places))
-            found += [np.roll(self.pulses[w], self.places[p]) for w, p in zip(which, place, strict=True)]
-        return np.stack(found).astype(rows.dtype)
-
-    def mean(self, rows: Array, odds: float = 1.0) -> Array:
-        """Mean of the pulses, each as likely as the row makes it, (n, N); `odds` of a pulse against none before the row is seen.
-        The least mean squared error that there can be where noise is Gaussian and pulses are drawn from the bank."""
-        steps = rows.shape[1]
+    def read(self, rows: Array, odds: float = 1.0) -> Reading:
+        """What each row says of the pulses, all as likely at first; `odds` of a pulse against none before the row is seen."""
+        steps, strength = rows.shape[1], self.strength
         shapes = fft.rfft(self.pulses.astype(np.float32), axis=1)
-        found = []
-        for part in _parts(rows):
-            ratio = self.ratio(part)
-            top = np.maximum(ratio.max(axis=(1, 2)), 0)
-            share = np.zeros((len(part), len(self.pulses), steps), np.float32)
-            share[:, :, self.places] = np.exp(ratio - top[:, None, None])
+        parts = []
+        for start in range(0, len(rows), AT_ONCE):
+            ratio = self.ratio(rows[start : start + AT_ONCE], strength)
+            flat = ratio.reshape(len(ratio), -1)
+            which, place = np.divmod(flat.argmax(axis=1), len(self.places))
+            best = np.stack([np.roll(self.pulses[w], self.places[p]) for w, p in zip(which, place, strict=True)])
+            top = flat.max(axis=1).astype(float)
+            share = np.zeros((len(ratio), len(self.pulses), steps), np.float32)
+            share[:, :, self.places] = np.exp(ratio - flat.max(axis=1)[:, None, None])
             whole = share.sum(axis=(1, 2), dtype=float)
-            none = len(self.pulses) * len(self.places) / odds * np.exp(-top.astype(float)) if math.isfinite(odds) else 0.0
-            moved = (fft.rfft(share, axis=2) * shapes).sum(axis=1)
-            found.append(fft.irfft(moved, steps, axis=1) / (whole + none)[:, None])
-        return np.concatenate(found).astype(rows.dtype)
+            score = top + np.log(whole / flat.shape[1])
+            mean = fft.irfft((fft.rfft(share, axis=2) * shapes).sum(axis=1), steps, axis=1) / whole[:, None]
+            parts.append((score, best, mean * expit(score + math.log(odds))[:, None]))
+        return Reading(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _parts(rows: Array) -> list[Array]:
-    return [rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)]
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What a bank of pulses makes of rows."""
+
+    score: Array  # (n,): logarithm of the likelihood ratio averaged over pulses and places, the best detector
+    best: Array  # (n, N): the pulse that fits best, where it fits: what a matched filter recovers
+    mean: Array  # (n, N): the mean of what the pulse can be, none included: the least squared error that there can be
