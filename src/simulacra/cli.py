@@ -184,6 +184,50 @@ def draw(
 
 
 @app.command()
+def denoise(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Your measurements: radio traces as .npz, .h5 or .csv.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write: .npz, .h5 or .csv.")] = None,
+    run: Annotated[
+        str, typer.Option(metavar="RUN|STUDY", help="Denoise with this run, or with the weights that ship for a study.")
+    ] = "airshower.denoiser",
+    rate: Annotated[float | None, typer.Option(help="Sampling rate in MHz, where the file does not say.")] = None,
+    start: Annotated[int | None, typer.Option(help="Of longer traces: first step of the window to take.", min=0)] = None,
+    seed: Annotated[int, typer.Option(help="Seed of denoisers that draw at random.", min=0)] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Recover the signal in your own measurements: radio traces of air showers.
+
+    FILE holds [bold]traces[/] (n, steps) in mV and [bold]rate[/] in MHz: .npz, HDF5, or CSV with one trace per line below a line
+    `# rate 180`. What is written has a row for each of them: [bold]signal[/], the pulse alone (mV); [bold]spread[/], its standard error
+    step by step (mV); [bold]presence[/], the probability that there is a pulse. Dead channels and traces with values that are not
+    numbers are set aside, their rows nan; clipped traces are used, with a warning.
+
+    Without --run the weights that ship with the package are used: traces of 500 steps at 180 MHz, 30 to 80 MHz. Length and rate
+    must be those of the model; train one for yours with [bold]simulacra run airshower.denoiser --length 1024 --rate 200[/].
+
+    Try: [bold]simulacra denoise traces.h5 -o clean.h5[/]
+    """
+    if out is None:
+        raise typer.BadParameter("say with -o which file to write, e.g. -o clean.h5")
+    from simulacra import drawing
+
+    console = _console()
+
+    def say(line: str) -> None:
+        if not quiet or line.startswith("Warning"):
+            console.print(line, markup=False)
+
+    source = drawing.opened(run)
+    say(source.sentence())
+    lines = drawing.denoise(
+        source, path, out, rate=rate, start=start, seed=seed, say=say, progress=lambda count: _watched(count, quiet, "traces")
+    )
+    for line in lines:
+        console.print(line, markup=False)
+    console.print(f"wrote {out}", markup=False, soft_wrap=True)
+
+
+@app.command()
 def ship(
     path: RunFolder,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write; default: the package's own place for weights.")] = None,

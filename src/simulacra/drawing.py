@@ -15,7 +15,7 @@ import torch
 from simulacra import study, travels, weights
 from simulacra.families.autoencoder import latent_path
 from simulacra.movie import captioned, resting, write_movie
-from simulacra.pipeline import BLOCK, Watch, as_grid, draw_like, filmed, recipe_of, restored, trace_like
+from simulacra.pipeline import BLOCK, TOLD, Say, Watch, as_grid, draw_like, filmed, recipe_of, restored, trace_like
 from simulacra.runs import Damaged, Run
 from simulacra.study import Asks, Encodes, Imagines, Learner, Recipe, Refused, Samples, Scores, Ships, Study, Traces
 from simulacra.training import device_of
@@ -131,6 +131,39 @@ def draw(
     else:
         source.asked.write(drawn, out)
     return list(source.asked.summary(like, drawn)) if source.asked.summary else []
+
+
+def denoise(
+    source: Source, path: Path, out: Path, *, rate: float | None = None, start: int | None = None, seed: int = 0,
+    say: Say = lambda line: None, progress: Progress | None = None,
+) -> list[str]:  # fmt: skip
+    """Write to `out`, in the format of its ending, what the learner recovers from the measurements in the file `path`, sampled at `rate`
+    MHz where the file does not say, of longer ones the steps from `start` on. `say` is told what was set aside, and what must be known
+    of the others. Returns what was found, in lines.
+
+    Raises Refused where the study does not denoise, for an ending that cannot be written, and where no measurement can be used.
+    """
+    if source.asked.denoises is None:
+        able = [name for name in study.names() if study.find(name).denoises]
+        raise Refused(f"{source.name} denoises nothing; {', '.join(able)} does")
+    _check_folder(out)
+    if out.suffix.lower() not in (".npz", *source.asked.formats):
+        raise Refused(f"cannot write {out.suffix or 'a file without ending'}: choose {', '.join(('.npz', *source.asked.formats))}")
+    if out.exists() and path.exists() and out.samefile(path):
+        raise Refused(f"{out} is the file of the measurements; what is recovered goes into another one")
+    records = source.asked.denoises(path, source.recipe, rate, start)
+    for line in [*told(records.rejected), *records.remarks]:
+        say(line)
+    like = records.usable
+    with progress(len(like)) if progress else contextlib.nullcontext() as watch:
+        drawn = draw_like(source.learner(), like, seed=seed, device=device_of(source.recipe.device), watch=watch)
+    return list(records.write(drawn, out))
+
+
+def told(rejected: Sequence[str]) -> list[str]:
+    """The first few of the records that were set aside, in words, and how many more there are."""
+    more = [f"and {len(rejected) - TOLD} more"] if len(rejected) > TOLD else []
+    return [*(f"set aside: {line}" for line in rejected[:TOLD]), *more]
 
 
 def _truncated(source: Source, learner: Learner[Any], psi: float) -> Any:

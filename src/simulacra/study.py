@@ -226,6 +226,29 @@ class Ships(Protocol):
         ...
 
 
+class Records(Protocol[S]):
+    """Measurements of the user's own file, to be cleaned by `draw`."""
+
+    @property
+    def usable(self) -> S:
+        """Those that can be used, as a template for `draw`."""
+        ...
+
+    @property
+    def rejected(self) -> Sequence[str]:
+        """One line for each that is set aside, with the reason."""
+        ...
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What must be known of those that are used."""
+        ...
+
+    def write(self, drawn: S, path: Path) -> Sequence[str]:
+        """What was drawn as a file with a row for each record of the input; returns in words what was found."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Study(Generic[R, S]):
     """One system that can be run: data, learner, judge and recipes."""
@@ -251,6 +274,7 @@ class Study(Generic[R, S]):
     formats: Sequence[str] = ()  # endings that `export` writes, e.g. ".sdf"
     export: Callable[[S, Path, Path | None], None] | None = None  # samples, file to write, file of known ones to compare them with
     summary: Callable[[S, S], Sequence[str]] | None = None  # template that was asked for, what was drawn -> lines: what was achieved
+    denoises: Callable[..., Records[S]] | None = None  # denoises(path, recipe, rate=None, start=None): records for `simulacra denoise`
     models: Callable[[S], Sequence[str]] | None = None  # rows as text of one SDF or XYZ record each, for the viewer in the report
     citation: str = ""  # BibTeX of the paper
 
