@@ -57,11 +57,11 @@ def told_apart(nature: Array, drawn: Array, protocol: Protocol = SMALL, *, seed:
     teach, choose, test = (np.concatenate(part) for part in parts)
     centre, spread = teach.mean(axis=0), teach.std(axis=0)
     scale = np.where(spread > 1e-9 * (1 + np.abs(centre)), spread, np.inf)
-    rows = [torch.from_numpy(((part - centre) / scale).clip(-20, 20).astype(np.float32)) for part in (teach, choose, test)]
-    labels = [torch.arange(len(part)) >= len(part) // 2 for part in rows]
+    tensors = [torch.from_numpy(((part - centre) / scale).clip(-20, 20).astype(np.float32)) for part in (teach, choose, test)]
+    labels = [torch.arange(len(part)) >= len(part) // 2 for part in tensors]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        score = _taught(rows, labels, protocol)
+        score = _taught(tensors, labels, protocol)
     return area(score[: len(score) // 2], score[len(score) // 2 :])
 
 
@@ -74,7 +74,7 @@ def _taught(rows: list[Tensor], labels: list[Tensor], protocol: Protocol) -> Arr
     adam = torch.optim.Adam(network.parameters(), lr=protocol.rate)
     best, found = -1.0, torch.zeros(len(rows[2]))
     for _ in range(protocol.epochs):
-        for batch in torch.randperm(len(rows[0])).split(protocol.batch):
+        for batch in torch.split(torch.randperm(len(rows[0])), protocol.batch):  # type: ignore[no-untyped-call]
             loss = nn.functional.binary_cross_entropy_with_logits(network(rows[0][batch])[:, 0], labels[0][batch].float())
             adam.zero_grad()
             loss.backward()

@@ -48,7 +48,7 @@ class Showers(Samples):
     def check(self) -> None:
         shape = tuple(self.energy.shape)
         if len(shape) != 4 or min(shape[1:], default=0) < FEWEST_CELLS:
-            raise Refused(f"showers have shape {shape}; expected (showers, layers, rows, columns) with {FEWEST_CELLS} cells or more each way")
+            raise Refused(f"showers have shape {shape}; expected (showers, layers, rows, columns), {FEWEST_CELLS} cells or more each way")
         types = {"energy": (shape, torch.float32), "incident": (shape[:1], torch.float32), "particle": (shape[:1], torch.int8)}
         for name, (expected, kind) in types.items():
             value = getattr(self, name)

@@ -92,14 +92,18 @@ def _simulated(recipe: ShowerRecipe) -> Split[Showers]:
         for each, stream in ((recipe.judged_each, HELD_OUT), (min(recipe.judged_each, 50), VALIDATION))
     )
     unseen = [energy for energy in recipe.judged if not _known(recipe, energy)]
+    kinds = " and ".join(f"{name}s" for name in recipe.particles)
     line = (
-        f"{len(train)} simulated showers of {" and ".join(f"{name}s" for name in recipe.particles)} of {recipe.lowest:g} to {recipe.highest:g} GeV in "
-        f"{recipe.cells}^3 cells, which see {SAMPLING:.0%} of the energy, to learn from; {len(held_out)} of "
-        f"{', '.join(f'{energy:g}' for energy in recipe.judged)} GeV held out"
-        + (f", of which training knows nothing near {', '.join(f'{energy:g}' for energy in unseen)} GeV" if unseen else "")
+        f"{len(train)} simulated showers of {kinds} of {recipe.lowest:g} to {recipe.highest:g} GeV in {recipe.cells}^3 cells, which see "
+        f"{SAMPLING:.0%} of the energy, to learn from; {len(held_out)} of {_listed(recipe.judged)} GeV held out"
+        + (f", of which training knows nothing near {_listed(unseen)} GeV" if unseen else "")
     )
     digest = hashlib.sha256(train.energy.numpy().tobytes() + held_out.energy.numpy().tobytes()).hexdigest()
     return Split(train, validation, held_out, line, {line: digest})
+
+
+def _listed(energies: Sequence[float]) -> str:
+    return ", ".join(f"{energy:g}" for energy in energies)
 
 
 def training_energies(recipe: ShowerRecipe, n: int) -> NDArray[np.float64]:
@@ -169,7 +173,8 @@ def template(
     their logarithm between the two `energies` in GeV, and `particles` in turn."""
     unknown = set(conditions) - set(CONDITIONS)
     if unknown:
-        raise Refused(f"showers are drawn for an energy and a particle, not for {', '.join(sorted(unknown))}; --incident 50 --particle photon")
+        strange = ", ".join(sorted(unknown))
+        raise Refused(f"showers are drawn for an energy and a particle, not for {strange}; e.g. --incident 50 --particle photon")
     place = torch.arange(n)
     codes = _codes(conditions["particle"]) if "particle" in conditions else list(particles)
     particle = torch.tensor(codes, dtype=torch.int8)[place % len(codes)]

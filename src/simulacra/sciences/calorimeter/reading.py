@@ -110,8 +110,8 @@ def _made(path: Path, energy: Array, incident: Array, particle: Array, reasons: 
         reason, count = Counter(reasons[bad].tolist()).most_common(1)[0]
         raise Refused(f"{path}: {int(bad.sum())} of {len(bad)} showers cannot be used, {count} alike: {reason}")
     energy = np.where(np.isfinite(energy) & (energy >= 0), energy, 0) if bad.any() else energy
-    known = np.isfinite(incident) & (incident > 0)
-    return showers(energy.astype(np.float32), np.where(known, incident, 1), np.where(np.isin(particle, list(PARTICLES)), particle, ELECTRON))
+    incident = np.where(np.isfinite(incident) & (incident > 0), incident, 1)
+    return showers(energy.astype(np.float32), incident, np.where(np.isin(particle, list(PARTICLES)), particle, ELECTRON))
 
 
 def _refuse_units(path: Path, response: float, calibrated: bool) -> None:
@@ -122,7 +122,7 @@ def _refuse_units(path: Path, response: float, calibrated: bool) -> None:
     if response > 1:
         if FAINTEST <= response / 1000 <= BRIGHTEST:
             raise Refused(f"{what}; energies of cells look like keV, which would make it {response / 1000:.3g}: add --unit keV")
-        raise Refused(f"{what}, and no unit of keV or GeV explains it; expected cells in MeV, and incident energies in the unit of the layout")
+        raise Refused(f"{what}, and keV would not explain it; expected cells in MeV, and incident energies in the unit of the layout")
     what = f"{path}: half of the showers hold less than {response:.3g} of the energy that came in"
     if FAINTEST <= response * 1000 <= BRIGHTEST:
         raise Refused(f"{what}; energies of cells look like GeV, which would make it {response * 1000:.3g}: add --unit GeV")

@@ -16,7 +16,6 @@ Where cells lie in angles and radii, rows are angles and columns radii, and widt
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,11 +24,12 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from simulacra.evidence import Check, Evidence, Statistic, average, distribution, weigh
+from simulacra.evidence import Evidence, Statistic, average, distribution, weigh
 from simulacra.measures import distance
-from simulacra.sciences.calorimeter import classifier
-from simulacra.sciences.calorimeter.classifier import SMALL, Area, Protocol, area, told_apart
-from simulacra.sciences.calorimeter.data import PARTICLES, PHOTON, Showers
+from simulacra.sciences.calorimeter import bars
+from simulacra.sciences.calorimeter.classifier import SMALL, Protocol
+from simulacra.sciences.calorimeter.data import Showers
+from simulacra.sciences.calorimeter.features import cells, energies_of, hits, moments, profiles, ratio_of_hottest, response
 from simulacra.study import Refused
 
 Array = NDArray[np.float64]
@@ -40,84 +40,7 @@ PAIRED = 800  # rows of a side that statistics of pairs of showers look at
 GROUPS = 12  # layers, or neighbouring ones together, whose correlations are told
 DECADES = 3.0  # below the hottest cells: energies of hits
 RAREST = 1e-6  # share of the energy added before a logarithm
-FEWEST_TAUGHT = 100  # showers on a side that a classifier can learn from
 TINY = np.finfo(np.float64).tiny
-
-
-# ----------------------------------------------------------------------------------------------------------- measuring
-
-
-def cells(showers: Showers) -> Array:
-    """Energies (n, layers, rows, columns) in MeV, in float64."""
-    return np.asarray(showers.energy.cpu().numpy(), np.float64)
-
-
-def response(showers: Showers) -> Array:
-    """Deposit over incident energy, (n,)."""
-    return np.asarray(showers.deposit.cpu().numpy() / (showers.incident.cpu().numpy().astype(np.float64) * 1000), np.float64)
-
-
-def profiles(showers: Showers) -> dict[str, Array]:
-    """Share of the incident energy of each shower in each `layer`, `row` and `column`, (n, number of them)."""
-    share = cells(showers) / (showers.incident.cpu().numpy().astype(np.float64) * 1000)[:, None, None, None]
-    face = share.sum(axis=1)
-    return {"layer": share.sum(axis=(2, 3)), "row": face.sum(axis=2), "column": face.sum(axis=1)}
-
-
-def moments(profile: Array) -> tuple[Array, Array]:
-    """Mean and rms of the place along profiles (n, k), in cells from the first cell's edge; nan where there is no energy."""
-    total = profile.sum(axis=1)
-    place = np.arange(profile.shape[1]) + 0.5
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = profile @ place / total
-        square = profile @ place**2 / total
-    return mean, np.sqrt(np.maximum(square - mean**2, 0))
-
-
-def ratio_of_hottest(energy: Array) -> Array:
-    """(E1 - E2) / (E1 + E2) of the two hottest cells of each shower (n, layers, rows, columns); nan without energy."""
-    flat = energy.reshape(len(energy), -1)
-    second, first = np.partition(flat, flat.shape[1] - 2, axis=1)[:, -2:].T
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((first - second) / (first + second), np.float64)
-
-
-def hits(energy: Array, edges: Array) -> Array:
-    """Cells of each shower by log10 of their energy in MeV, (n, bins); cells below the first edge count nowhere, those above the last in
-    the last bin."""
-    table = np.zeros((len(energy), len(edges) - 1))
-    for row, shower in enumerate(energy):
-        values = np.log10(shower[shower > 10 ** edges[0]])
-        place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
-        table[row] = np.bincount(place, minlength=len(edges) - 1)
-    return table
-
-
-def high_level(showers: Showers) -> Array:
-    """CaloChallenge's features: log10 E, log10 of layer energies, and centre and width along rows and columns in each layer."""
-    energy = cells(showers)
-    incident = showers.incident.cpu().numpy().astype(np.float64)
-    columns = [np.log10(incident)[:, None], np.log10(energy.sum(axis=(2, 3)) + 1e-8)]
-    for axis in (3, 2):
-        lines = energy.sum(axis=axis)
-        for values in moments(lines.reshape(-1, lines.shape[2])):
-            columns.append(np.nan_to_num(values, nan=lines.shape[2] / 2).reshape(lines.shape[:2]))
-    return np.concatenate(columns, axis=1)
-
-
-def low_level(showers: Showers) -> Array:
-    """CaloChallenge's voxels: log10 E and 100 x energy / E of each cell."""
-    incident = showers.incident.cpu().numpy().astype(np.float64)
-    voxels = 100 * cells(showers).reshape(len(showers), -1) / (incident * 1000)[:, None]
-    return np.concatenate([np.log10(incident)[:, None], voxels], axis=1)
-
-
-def energies_of(showers: Showers) -> Array:
-    """A number for the incident energy of each shower: the energy itself to 3 %, so that a set of few energies has few numbers."""
-    return np.round(np.log10(showers.incident.cpu().numpy().astype(np.float64)) / 0.0125) * 0.0125
-
-
-# ---------------------------------------------------------------------------------------------------------------- judge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +119,7 @@ def judge(
     chosen = _statistics(nature, ruler, tables, training is not None)
     measured = [(tables["nature"][s.name], tables["drawn"][s.name], tables[s.rival][s.name]) for s in chosen]
     evidence = weigh(chosen, measured, labels, seed=seed, permutations=permutations, halves=halves)
-    found = checks(nature, drawn, seed=seed, training=training, protocol=protocol)
+    found = bars.checks(nature, drawn, seed=seed, training=training, protocol=protocol)
     return dataclasses.replace(evidence, checks=found, remarks=[*evidence.remarks, *remarks])
 
 
@@ -205,7 +128,7 @@ def _comparable(nature: Showers, drawn: Showers, training: Showers | None) -> No
         if other is not None and other.grid != nature.grid:
             raise Refused(f"nature has showers of {_by(nature.grid)} cells, {name} ones have {_by(other.grid)}; give all on one grid")
     if min(len(nature), len(drawn)) < FEWEST:
-        raise Refused(f"{len(nature)} showers of nature and {len(drawn)} drawn; fewer than {FEWEST} on a side cannot be told apart: draw more")
+        raise Refused(f"{len(nature)} showers of nature and {len(drawn)} drawn; fewer than {FEWEST} cannot be told apart: draw more")
 
 
 def _by(grid: tuple[int, int, int]) -> str:
@@ -311,8 +234,8 @@ def _of_response(ruler: _Ruler, tables: Mapping[str, Mapping[str, Array]]) -> li
     return [
         _law(tables, "sampling fraction", "", "Deposit over incident energy, shower by shower.", "wrong scale"),
         average(
-            "response by energy", "deposit / incident energy", "Mean sampling fraction at each incident energy.", _read("response by energy"),
-            grid, axis, rival="wrong scale", function=_mean_at, log_grid=len(grid) > 1,
+            "response by energy", "deposit / incident energy", "Mean sampling fraction at each incident energy.",
+            _read("response by energy"), grid, axis, rival="wrong scale", function=_mean_at, log_grid=len(grid) > 1,
         ),
         average(
             "resolution by energy", "sd / mean of the deposit", "Relative scatter of the sampling fraction at each incident energy.",
@@ -365,7 +288,7 @@ def _of_hits(ruler: _Ruler) -> list[Statistic[Any]]:
         ),
         average(
             "hit energies", "log10 cells per shower", "Cells by energy; distance: root mean square of log10(cells + 0.01).",
-            _read("hit energies"), middles, "log10 energy of the cell (MeV)", rival="blurred nature",
+            _read("hit energies"), np.asarray(middles, np.float64), "log10 energy of the cell (MeV)", rival="blurred nature",
             function=lambda mean: np.log10(mean + 0.01), bars=True,
         ),
     ]  # fmt: skip
@@ -398,7 +321,7 @@ def _joint(features: int) -> list[Statistic[Any]]:
             "classifier two-sample test", "Share, beyond one half, of showers whose nearest shower, by all features, is of their own set.",
             distance.neighbour_test, "shuffled layers", True,
         ),
-        vectors("coverage", "Share of nature's showers that have no drawn shower near them: 0 is best.", distance.missed, "one shower", True),
+        vectors("coverage", "Share of nature's showers without a drawn one near them: 0 is best.", distance.missed, "one shower", True),
         vectors("precision", "Share of drawn showers that lie near none of nature: 0 is best.", distance.unlikely, "blurred nature", False),
     ]  # fmt: skip
 
@@ -412,8 +335,3 @@ def _memorisation() -> Statistic[Any]:
         "memorisation", "dex", "log10 of the distance to the nearest training shower, square roots of energy shares in coarse cells.",
         lambda table: table["memorisation"][:, 0], np.linspace(-6, 1, 71), rival="copied training showers", distance=distance.shortfall,
     )  # fmt: skip
-
-
-def checks(nature: Showers, drawn: Showers, *, seed: int, training: Showers | None, protocol: Protocol) -> list[Check]:
-    """The bars."""
-    return []
