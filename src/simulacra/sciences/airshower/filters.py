@@ -27,15 +27,16 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import fft, linalg
-from scipy.special import expit
 from scipy.stats import norm
+from torch import Tensor
 
 Array = NDArray[Any]
 
 BAND = 30.0, 80.0  # MHz, of the antenna
-AT_ONCE = 32  # traces that meet a bank of pulses together: bounded memory
+AT_ONCE = 64  # traces that meet a bank of pulses together: bounded memory
 LEAST = 1e-4  # of the mean variance
 
 
@@ -90,7 +91,7 @@ def envelope(rows: Array) -> Array:
 def wiener_gain(signal: ArrayLike, noise: ArrayLike) -> Array:
     """S / (S + P), 0 where neither has power."""
     s, p = np.asarray(signal, float), np.asarray(noise, float)
-    return np.divide(s, s + p, out=np.zeros(np.broadcast_shapes(s.shape, p.shape)), where=s + p > 0)
+    return np.asarray(np.divide(s, s + p, out=np.zeros(np.broadcast_shapes(s.shape, p.shape)), where=s + p > 0))
 
 
 def wiener_error(signal: ArrayLike, noise: ArrayLike, steps: int) -> float:
@@ -148,64 +149,74 @@ def wiener_matrix(signal: Array, noise: Array) -> Array:
     return np.asarray(inverse(signal + noise) @ signal)
 
 
+# ----------------------------------------------------------------------------------------------------- matched filters
+
+
 @dataclasses.dataclass(frozen=True)
 class Bank:
-    """Pulses (k, N), each with its largest value at step 0, that may stand at each of `places` (m,), in noise whose covariance has the
-    inverse `precision` (N, N). A pulse that would leave the trace comes in again at its other end."""
+    """Pulses (k, N), each with its largest value at step 0, that may stand at any of the m steps from `first` on, in noise whose
+    covariance has the inverse `precision` (N, N). A pulse that would leave the trace comes in again at its other end.
+    All float32 on one device."""
 
-    pulses: Array
-    precision: Array
-    places: Array
+    pulses: Tensor
+    precision: Tensor
+    strength: Tensor  # (k, m): d of each pulse at each place
+    first: int = 0
 
     @classmethod
-    def of(cls, pulses: Array, noise: Array, places: ArrayLike | None = None) -> Bank:
-        """Of pulses (k, N) that stand anywhere, in noise of covariance (N, N); without `places` they may stand at every step."""
+    def of(cls, pulses: Array, noise: Array, first: int = 0, last: int | None = None) -> Bank:
+        """Of pulses (k, N) that stand anywhere, in noise of covariance (N, N); they may stand at the steps first ... last."""
         start = np.abs(pulses).argmax(axis=1)
-        moved = np.stack([np.roll(pulse, -place) for pulse, place in zip(pulses, start, strict=True)])
-        return cls(moved, inverse(noise), np.arange(pulses.shape[1]) if places is None else np.asarray(places))
-
-    @property
-    def strength(self) -> Array:
-        """d of each pulse at each place, (k, m)."""
-        precision = self.precision.astype(np.float32)
+        moved = np.stack([np.roll(pulse, -place) for pulse, place in zip(pulses, start, strict=True)]).astype(np.float32)
+        precision = inverse(noise).astype(np.float32)
+        places = np.arange(first, pulses.shape[1] if last is None else last + 1)
         found = []
-        for pulse in self.pulses:
-            standing = linalg.circulant(pulse.astype(np.float32)).T[self.places]  # row t: the pulse at t
-            found.append(((standing @ precision) * standing).sum(axis=1))
-        return np.asarray(np.sqrt(found))
+        for pulse in moved:
+            standing = linalg.circulant(pulse).T[places]  # row t: the pulse at t
+            found.append(np.sqrt(((standing @ precision) * standing).sum(axis=1)))
+        return cls(torch.from_numpy(moved), torch.from_numpy(precision), torch.from_numpy(np.stack(found)), first)
 
-    def ratio(self, rows: Array, strength: Array) -> Array:
-        """Logarithm of the likelihood ratio of each pulse at each place, (n, k, m)."""
-        steps = rows.shape[1]
-        template = np.conj(fft.rfft(self.pulses.astype(np.float32), axis=1))
-        modes = fft.rfft((rows @ self.precision).astype(np.float32), axis=1)
-        z = fft.irfft(modes[:, None] * template, steps, axis=2)[:, :, self.places]
-        return np.asarray(z - (strength**2 / 2).astype(np.float32))
+    def ratio(self, whitened: Tensor) -> Tensor:
+        """Logarithm of the likelihood ratio of each pulse at each place, (n, k, m), from rows @ precision (n, N)."""
+        steps, count = whitened.shape[1], self.strength.shape[1]
+        modes = torch.fft.rfft(whitened)[:, None] * torch.fft.rfft(self.pulses).conj()
+        found: Tensor = torch.fft.irfft(modes, steps)[:, :, self.first : self.first + count] - self.strength.square() / 2
+        return found
+
+    def mean(self, whitened: Tensor) -> tuple[Tensor, Tensor]:
+        """From rows @ precision (n, N): the logarithm (n,) of the likelihood ratio averaged over pulses and places, the best detector
+        there is; and the mean (n, N) of the pulses, each as likely as the row makes it, if there is one."""
+        steps = whitened.shape[1]
+        ratio = self.ratio(whitened)
+        flat = ratio.flatten(1)
+        top = flat.amax(1)
+        share = torch.zeros(*ratio.shape[:2], steps, device=ratio.device)
+        share[:, :, self.first : self.first + ratio.shape[2]] = (ratio - top[:, None, None]).exp_()
+        whole = share.sum((1, 2))
+        moved = (torch.fft.rfft(share) * torch.fft.rfft(self.pulses)).sum(1)
+        return top + (whole / flat.shape[1]).log(), torch.fft.irfft(moved, steps) / whole[:, None]
+
+    def best(self, whitened: Tensor) -> Tensor:
+        """The pulse that fits each row best, where it fits, (n, N): what a matched filter recovers. From rows @ precision."""
+        steps, count = whitened.shape[1], self.strength.shape[1]
+        at = self.ratio(whitened).flatten(1).argmax(1)
+        place = self.first + at % count
+        return self.pulses[at // count].gather(1, (torch.arange(steps, device=at.device) - place[:, None]) % steps)
 
     def read(self, rows: Array, odds: float = 1.0) -> Reading:
-        """What each row says of the pulses, all as likely at first; `odds` of a pulse against none before the row is seen."""
-        steps, strength = rows.shape[1], self.strength
-        shapes = fft.rfft(self.pulses.astype(np.float32), axis=1)
+        """What rows (n, N) say of the pulses; `odds` of a pulse against none before a row is seen."""
         parts = []
         for start in range(0, len(rows), AT_ONCE):
-            ratio = self.ratio(rows[start : start + AT_ONCE], strength)
-            flat = ratio.reshape(len(ratio), -1)
-            which, place = np.divmod(flat.argmax(axis=1), len(self.places))
-            best = np.stack([np.roll(self.pulses[w], self.places[p]) for w, p in zip(which, place, strict=True)])
-            top = flat.max(axis=1).astype(float)
-            share = np.zeros((len(ratio), len(self.pulses), steps), np.float32)
-            share[:, :, self.places] = np.exp(ratio - flat.max(axis=1)[:, None, None])
-            whole = share.sum(axis=(1, 2), dtype=float)
-            score = top + np.log(whole / flat.shape[1])
-            mean = fft.irfft((fft.rfft(share, axis=2) * shapes).sum(axis=1), steps, axis=1) / whole[:, None]
-            parts.append((score, best, mean * expit(score + math.log(odds))[:, None]))
-        return Reading(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+            whitened = torch.from_numpy(np.asarray(rows[start : start + AT_ONCE], np.float32)) @ self.precision
+            score, mean = self.mean(whitened)
+            parts.append((score, self.best(whitened), mean * torch.sigmoid(score + math.log(odds))[:, None]))
+        return Reading(*(torch.cat(column).double().numpy() for column in zip(*parts, strict=True)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
     """What a bank of pulses makes of rows."""
 
-    score: Array  # (n,): logarithm of the likelihood ratio averaged over pulses and places, the best detector
-    best: Array  # (n, N): the pulse that fits best, where it fits: what a matched filter recovers
-    mean: Array  # (n, N): the mean of what the pulse can be, none included: the least squared error that there can be
+    score: Array  # (n,): logarithm of the likelihood ratio averaged over pulses and places
+    best: Array  # (n, N), mV: the pulse that fits best, where it fits
+    mean: Array  # (n, N), mV: the mean of what the pulse can be, none included: the least squared error that there can be
