@@ -43,7 +43,7 @@ class Volumes(Samples):
     def check(self) -> None:
         shape = tuple(self.solid.shape)
         if len(shape) != 4 or min(shape[1:]) < SMALLEST:
-            raise Refused(f"volumes have shape {shape}; expected (volumes, depth, height, width), {SMALLEST} voxels or more along each edge")
+            raise Refused(f"volumes have shape {shape}; expected (volumes, depth, height, width), {SMALLEST} voxels or more each way")
         if self.solid.dtype != torch.uint8 or self.voxel.dtype != torch.float32 or tuple(self.voxel.shape) != shape[:1]:
             found = f"solid {self.solid.dtype}, voxel {self.voxel.dtype} of shape {tuple(self.voxel.shape)}"
             raise Refused(f"{found}; expected solid as uint8 and voxel as float32, one number per volume")
@@ -78,7 +78,7 @@ def write(found: Volumes, path: Path | str) -> None:
 def regions(depth: int, side: int) -> tuple[slice, slice, slice]:
     """Slabs of training, validation and held-out along an axis of `depth` voxels, about 5/8, 1/8 and 1/4 of it, each `side` or more."""
     if depth < 3 * side:
-        raise Refused(f"{depth} voxels along the depth; cubes of {side} in three regions that share no voxel need {3 * side}: a smaller --side")
+        raise Refused(f"{depth} voxels deep; cubes of {side} in three regions that share no voxel need {3 * side}: take a smaller --side")
     held_out = max(depth // 4, side)
     validation = max(depth // 8, side)
     train = depth - held_out - validation

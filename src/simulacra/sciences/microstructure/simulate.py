@@ -137,7 +137,7 @@ def _filled(rngs: Sequence[np.random.Generator], side: int, radius: float, enoug
     solid, inner = np.zeros((len(rngs), wide**3), bool), within.ravel()
     count, going = np.zeros(len(rngs), np.int64), np.arange(len(rngs))
     while len(going):
-        centres = np.stack([rngs[row].integers(0, side - 1, (64, 3)) for row in going])
+        centres = np.stack([rngs[row].integers(0, side - 1, (64, 3)) for row in going.tolist()])
         for step in range(64):
             place = ((centres[:, step, 0] * wide + centres[:, step, 1]) * wide + centres[:, step, 2])[:, None] + ball
             count[going] += (inner[place] & ~solid[going[:, None], place]).sum(axis=1)
@@ -151,7 +151,7 @@ def level_cut(n: int, side: int, radius: float, solid_fraction: float, seed: int
     """n cubes of a Gaussian field, white noise under a Gaussian of sigma = `radius` voxels, cut where `solid_fraction` is above."""
     _refuse(n, side, radius, solid_fraction, seed)
     power = gaussian_power(side, radius)
-    return _cut(n, side, np.sqrt(power), solid_fraction, seed, LEVEL_CUT)
+    return _cut(n, (side,) * 3, np.sqrt(power), solid_fraction, seed, LEVEL_CUT)
 
 
 def gaussian_power(side: int, sigma: float) -> Array:
@@ -179,14 +179,33 @@ def level_cut_two_point(c: Array, solid_fraction: float) -> Array:
     return np.asarray(solid_fraction**2 + (inside * weights).sum(-1) * end[..., 0] / (4 * np.pi), np.float64)
 
 
-def _cut(n: int, side: int, amplitude: Array, solid_fraction: float, seed: int, stream: int) -> Volumes:
-    """n cubes from the periodic field with the square root of its spectrum, (box, box, box // 2 + 1)."""
+def like(two_point: Array, sides: tuple[int, int, int], n: int, seed: int) -> Volumes:
+    """n volumes of cut Gaussian fields whose S2 along an axis is `two_point` (lags,), the same in all directions, as far as any has it.
+
+    Beyond the lags that are given the correlation falls to 0 over the same number again; where that is no spectrum, it is clipped.
+    """
+    fraction, reach = float(two_point[0]), len(two_point) - 1
+    if not 0 < fraction < 1 or reach < 1:
+        raise Refused(f"S2 of {len(two_point)} lags beginning at {fraction:g}; expected two lags or more, beginning between 0 and 1")
+    known = -np.cos(np.linspace(0, np.pi, 801))  # dense where S2 is steep
+    c = np.interp(two_point, level_cut_two_point(known, fraction), known)
+    box = int(fft.next_fast_len(max(sides) + 2 * reach, real=True))
+    away = np.minimum(np.arange(box), box - np.arange(box)).astype(float)
+    r = np.sqrt(away[:, None, None] ** 2 + away[None, :, None] ** 2 + away**2)
+    fading = 0.5 + 0.5 * np.cos(np.pi * np.clip(r / reach - 1, 0, 1))
+    power = np.maximum(fft.rfftn(np.interp(r, np.arange(reach + 1), c) * fading).real, 0)
+    power /= fft.irfftn(power, (box,) * 3).flat[0]
+    return _cut(n, sides, np.sqrt(power), fraction, seed, MATCHED)
+
+
+def _cut(n: int, sides: tuple[int, int, int], amplitude: Array, solid_fraction: float, seed: int, stream: int) -> Volumes:
+    """n volumes from the periodic field with the square root of its spectrum, (box, box, box // 2 + 1)."""
     box, level = len(amplitude), special.ndtri(1 - solid_fraction)
     amplitude = amplitude.astype(np.float32)
-    solid = np.empty((n, side, side, side), bool)
+    solid = np.empty((n, *sides), bool)
     for row in range(n):
         white = _generator(seed, stream, row).standard_normal((box, box, box), np.float32)
-        solid[row] = fft.irfftn(fft.rfftn(white) * amplitude, (box,) * 3)[:side, :side, :side] > level
+        solid[row] = fft.irfftn(fft.rfftn(white) * amplitude, (box,) * 3)[: sides[0], : sides[1], : sides[2]] > level
     return volumes(solid)
 
 
