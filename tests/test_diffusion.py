@@ -3,7 +3,7 @@
 import math
 from decimal import Decimal
 from functools import partial
-from itertools import pairwise, product
+from itertools import pairwise
 
 import pytest
 import torch
@@ -220,51 +220,6 @@ def test_the_nearest_levels_are_found_by_noise_and_none_twice():
     for gamma in wanted.gamma[1:]:
         assert int((schedule.gamma - gamma).abs().argmin()) in found
     assert polynomial(50).nearest(wanted)[0] == 0
-
-
-# ------------------------------------------------------------------------------------------------- what is predicted
-
-KINDS = ("epsilon", "x0", "v")
-
-
-@pytest.mark.parametrize(("given", "wanted"), list(product(KINDS, KINDS)))
-def test_predictions_of_every_kind_say_the_same_and_conversions_are_inverse(given, wanted):
-    schedule = linear(T)
-    t = torch.arange(1, T + 1)
-    x, noise = (torch.randn(T, 2, 3, generator=torch.Generator().manual_seed(k), dtype=torch.float64) for k in (0, 1))
-    z = noised(x, noise, t, schedule)
-    said = diffusion.target(x, noise, t, schedule, given)
-    turned = diffusion.converted(z, said, t, schedule, given=given, wanted=wanted)
-    assert torch.allclose(turned, diffusion.target(x, noise, t, schedule, wanted), rtol=0, atol=2e-12)
-    assert torch.allclose(diffusion.converted(z, turned, t, schedule, given=wanted, wanted=given), said, rtol=0, atol=2e-12)
-    for found, true in zip(diffusion.split(z, said, t, schedule, given), (x, noise), strict=True):
-        assert torch.allclose(found, true, rtol=0, atol=2e-12)
-
-
-def test_the_velocity_turns_with_the_state_and_is_told_where_there_is_no_noise():
-    """z and v are data and noise turned by one angle, so that no level is worse conditioned than another."""
-    schedule, t = linear(100), torch.arange(101)
-    x, noise = torch.randn(101, 4, dtype=torch.float64), torch.randn(101, 4, dtype=torch.float64)
-    z, v = noised(x, noise, t, schedule), diffusion.target(x, noise, t, schedule, "v")
-    assert torch.allclose(z**2 + v**2, x**2 + noise**2, rtol=1e-13)
-    found = diffusion.split(z, v, t, schedule, "v")
-    assert torch.allclose(found[0], x, rtol=0, atol=5e-15)
-    assert torch.allclose(found[1], noise, rtol=0, atol=5e-15)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_losses_of_every_kind_have_the_gradient_of_the_noise_loss_under_their_weight(kind):
-    schedule, t = cosine(50), torch.tensor([1, 20, 50])
-    x, noise, off = (torch.randn(3, 5, dtype=torch.float64) for _ in range(3))
-    z = noised(x, noise, t, schedule)
-    data = (x + off).requires_grad_()  # what a network makes of z, whatever it is said to predict
-    told = diffusion.noise_of(z, data, t, schedule)
-    said = diffusion.converted(z, data, t, schedule, given="x0", wanted=kind)
-    weighted = diffusion.noise_weight(t, schedule, kind)[:, None] * (said - diffusion.target(x, noise, t, schedule, kind)) ** 2
-    assert torch.allclose(weighted, (told - noise) ** 2, rtol=1e-9)
-    by_noise, by_kind = (torch.autograd.grad(loss.sum(), data, retain_graph=True)[0] for loss in ((told - noise) ** 2, weighted))
-    assert torch.allclose(by_kind, by_noise, rtol=1e-9)
-    assert torch.allclose(by_noise, 2 * torch.exp(-schedule.gamma[t])[:, None] * off, rtol=1e-9)
 
 
 # ---------------------------------------------------------------------------------------------------------- ways back

@@ -9,7 +9,7 @@ import torch
 from simulacra import study as studies
 from simulacra.families import diffusion
 from simulacra.families.denoising import Principal, Published
-from simulacra.sciences.galaxies import data, ddpm, framing
+from simulacra.sciences.galaxies import data, ddpm, framing, pictures
 from simulacra.sciences.galaxies.data import Images
 from simulacra.sciences.galaxies.ddpm import DDPMRecipe, build, laptop, levels_of, restore, schedule_of, study
 from simulacra.study import Imagines, Noise, Refused, Traces
@@ -103,7 +103,7 @@ def test_learning_lowers_the_errors_of_the_head_and_the_bound_is_put_beside_that
 
 def test_draws_are_galaxies_of_the_class_that_was_asked_for(taught):
     label = torch.arange(40) % 2
-    drawn = taught.draw(ddpm.templates(galaxies(1), label), Noise(1, range(40)))
+    drawn = taught.draw(pictures.templates(galaxies(1), label), Noise(1, range(40)))
     assert torch.equal(drawn.label, label)
     mean = drawn.float().mean((2, 3))
     redness = mean[:, 0] - mean[:, 2]
@@ -117,7 +117,7 @@ def test_draws_are_galaxies_of_the_class_that_was_asked_for(taught):
 def test_a_draw_is_the_same_alone_in_a_trace_and_from_its_position(taught):
     assert isinstance(taught, Imagines)
     assert isinstance(taught, Traces)
-    like = ddpm.templates(galaxies(1), torch.tensor([0, 1, 0]))
+    like = pictures.templates(galaxies(1), torch.tensor([0, 1, 0]))
     drawn = taught.draw(like, Noise(2, range(3)))
     alone = taught.draw(like[1:2], Noise(2, range(1, 2)))
     film = taught.trace(like, Noise(2, range(3)), 4)
@@ -129,7 +129,7 @@ def test_a_draw_is_the_same_alone_in_a_trace_and_from_its_position(taught):
 
 def test_a_restored_learner_draws_the_same_and_what_ships_nearly(taught):
     recipe = TINY.model_copy(update={"classes": 2})
-    like = ddpm.templates(galaxies(1), torch.tensor([0, 1]))
+    like = pictures.templates(galaxies(1), torch.tensor([0, 1]))
     drawn = taught.draw(like, Noise(0, range(2))).pixels
     assert torch.equal(restore(recipe, taught.state_dict()).draw(like, Noise(0, range(2))).pixels, drawn)
     shipped = restore(recipe, taught.to_ship()).draw(like, Noise(0, range(2))).pixels
@@ -142,7 +142,7 @@ def test_a_published_head_learns_too_and_is_restored():
     learner = build(recipe, galaxies(40))
     assert isinstance(learner.head, Published)
     learner.step(galaxies(16))
-    like = ddpm.templates(galaxies(1), torch.tensor([0, 1]))
+    like = pictures.templates(galaxies(1), torch.tensor([0, 1]))
     drawn = learner.draw(like, Noise(0, range(2))).pixels
     assert torch.equal(restore(recipe, learner.to_ship() | learner.state_dict()).draw(like, Noise(0, range(2))).pixels, drawn)
 
@@ -153,7 +153,7 @@ def test_pictures_show_each_class_and_the_way_between(taught):
     assert len(page) == 2 * 2 * 3
     assert torch.equal(page.label, torch.tensor([0] * 6 + [1] * 6))
     assert torch.equal(page.pixels[:3], nature[nature.label == 0].pixels[:3])
-    film = ddpm.morph(taught, nature, 2, 0, columns=2, frames=2)
+    film = pictures.morph(taught, nature, 2, 0, torch.device("cpu"), columns=2, frames=2)
     assert len(film) == 4
     assert not torch.equal(film[0].pixels, film[2].pixels)
     split = studies.Split(nature, nature, nature, "made")

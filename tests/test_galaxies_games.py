@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from simulacra import study
 from simulacra.families.autoencoder import principal_axes
 from simulacra.families.gan import Game
-from simulacra.sciences.galaxies import adversarial, data, simulate, statistics
+from simulacra.sciences.galaxies import adversarial, data, pictures, simulate, statistics
 from simulacra.sciences.galaxies.data import Images
 from simulacra.sciences.galaxies.players import COUNTS, Convolving, Deconvolving, Seeing, Spectrum, Styled, stretched, unstretched, whole
 from simulacra.study import Noise, Split
@@ -275,7 +275,7 @@ def test_a_latent_path_keeps_its_sky_and_a_morph_passes_through_every_class() ->
     steps = (way.pixels[1:].float() - way.pixels[:-1].float()).abs().mean((1, 2, 3))
     far = (way.pixels[: adversarial.FRAMES // 2].float() - way.pixels[adversarial.FRAMES // 2 :].float()).abs().mean()
     assert steps.max() < far + 1
-    moments = adversarial.morph(game, some(), 3, 0, columns=4, frames=6)
+    moments = pictures.morph(game, some(), 3, 0, torch.device("cpu"), columns=4, frames=6)
     assert len(moments) == 18
     position = Noise(0, range(4)).normal(game.latent)
     for kind in range(3):

@@ -39,6 +39,7 @@ from simulacra.families.gan import Blend, between
 from simulacra.study import Noise, S
 
 Sampler = Literal["solved", "ancestral", "ddim"]
+Prediction = Literal["epsilon", "x0", "v"]  # the noise, the data, or alpha noise - sigma data
 
 
 class Known(NamedTuple):
@@ -77,7 +78,7 @@ class Published(nn.Module):
 
     shown = 1
 
-    def __init__(self, kind: diffusion.Prediction) -> None:
+    def __init__(self, kind: Prediction) -> None:
         super().__init__()
         self.kind = kind
 

@@ -4,8 +4,8 @@
 
 (Sohl-Dickstein et al. 2015, arXiv:1503.03585; Ho et al. 2020, arXiv:2006.11239; in the terms of Kingma et al. 2021,
 arXiv:2107.00630). gamma_t = log(sigma_t^2 / alpha_t^2), minus the log signal-to-noise ratio, rises with t. Everything is given for
-predictions of the noise; what a network predicts instead, the data or the velocity, is turned into the noise by `converted`. Data
-that have bounds are held in them on the way: `noise_of(z, data_of(z, noise, ...).clamp(low, high), ...)`. Tensors may have any
+predictions of the noise; networks that tell the data or the velocity instead are read by `denoising.Published`. Data that have
+bounds are held in them on the way: `noise_of(z, data_of(z, noise, ...).clamp(low, high), ...)`. Tensors may have any
 shape after the first axis, the batch. Nothing here knows a network or what the numbers mean. Clouds of points live in the subspace
 of zero centre of mass: `centred` projects onto it.
 
@@ -25,13 +25,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-Prediction = Literal["epsilon", "x0", "v"]  # the noise, the data, or alpha noise - sigma data (Salimans & Ho 2022, arXiv:2202.00512)
 Teller = Callable[[Tensor, Tensor], Tensor]  # the noise told in z (n, ...) at steps (n,)
 
 
@@ -145,44 +143,6 @@ def data_of(z: Tensor, noise: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
 def noise_of(z: Tensor, x: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
     """The noise in z_t (n, ...), if it was made of data x."""
     return (z - _per_row(schedule.alpha(t), z) * x) / _per_row(schedule.sigma(t), z)
-
-
-# ---------------------------------------------------------------------------------------------------- what is predicted
-
-
-def target(x: Tensor, noise: Tensor, t: Tensor, schedule: Schedule, kind: Prediction) -> Tensor:
-    """What a network of that kind should say of z_t made of data x (n, ...) and `noise`."""
-    if kind == "epsilon":
-        return noise
-    if kind == "x0":
-        return x
-    return _per_row(schedule.alpha(t), x) * noise - _per_row(schedule.sigma(t), x) * x
-
-
-def split(z: Tensor, predicted: Tensor, t: Tensor, schedule: Schedule, kind: Prediction) -> tuple[Tensor, Tensor]:
-    """Data and noise that make z_t (n, ...) if a network of that kind is right in what it `predicted`.
-
-    Of data at a noiseless level the noise cannot be told (0 / 0); of noise, the data are told the worse the smaller alpha_t is.
-    """
-    if kind == "epsilon":
-        return data_of(z, predicted, t, schedule), predicted
-    if kind == "x0":
-        return predicted, noise_of(z, predicted, t, schedule)
-    alpha, sigma = _per_row(schedule.alpha(t), z), _per_row(schedule.sigma(t), z)
-    return alpha * z - sigma * predicted, sigma * z + alpha * predicted
-
-
-def converted(z: Tensor, predicted: Tensor, t: Tensor, schedule: Schedule, *, given: Prediction, wanted: Prediction) -> Tensor:
-    """The prediction of one kind that says the same of z_t (n, ...) as one of another."""
-    return predicted if given == wanted else target(*split(z, predicted, t, schedule, given), t, schedule, wanted)
-
-
-def noise_weight(t: Tensor | int, schedule: Schedule, kind: Prediction) -> Tensor:
-    """How many times the squared error of a prediction the squared error of the noise is that it tells: 1 of the noise itself,
-    SNR(t) of the data, alpha_t^2 of the velocity. A loss of any kind under this weight is the loss of the noise."""
-    if kind == "epsilon":
-        return torch.ones_like(schedule.gamma[t])
-    return (-schedule.gamma[t]).exp() if kind == "x0" else schedule.alpha(t).square()
 
 
 # ------------------------------------------------------------------------------------------------------------- ways back

@@ -6,13 +6,12 @@ The systems differ by the rules of their game alone (`gan`, `acgan`, `wgan_gp`, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
-from scipy import stats
 from torch import Tensor, nn
 
 from simulacra import movie
@@ -20,7 +19,7 @@ from simulacra.descent import Descent
 from simulacra.evidence import Check, Figure, Finding
 from simulacra.families.autoencoder import latent_path, principal_axes
 from simulacra.families.gan import Game, Rules, augmented, between_classes
-from simulacra.sciences.galaxies import data, statistics
+from simulacra.sciences.galaxies import data, pictures, statistics
 from simulacra.sciences.galaxies.data import Images
 from simulacra.sciences.galaxies.framing import ClassRecipe, ImageRecipe, as_bytes, spread, turned
 from simulacra.sciences.galaxies.players import Convolving, Deconvolving, Seeing, Styled, stretched, unstretched
@@ -156,7 +155,7 @@ def _drawn(learner: Game[Images], like: Images, n: int, seed: int) -> Images:
     """`n` draws under the conditions of `like`, as often repeated as it takes; other ones than those that were judged."""
     rows = torch.arange(n) % len(like)
     parts = [
-        learner.draw(like[block].to(next(learner.generator.average.parameters()).device), Noise(seed + 1, block_rows))
+        learner.draw(like[block].to(_device(learner)), Noise(seed + 1, block_rows))
         for block, block_rows in ((rows[i : i + 64], range(i, min(i + 64, n))) for i in range(0, n, 64))
     ]
     return Images.join(parts)
@@ -164,17 +163,12 @@ def _drawn(learner: Game[Images], like: Images, n: int, seed: int) -> Images:
 
 def shares_check(nature: Images, drawn: Images) -> Check:
     """Chi-square test that drawn and held-out galaxies fall into the pixel classes, and into none, in the same proportions."""
-    counts = np.array([[np.sum(kind == k) for k in (0, 1, 2, -1)] for kind in map(_kinds, (nature, drawn))])
-    seen = counts[:, counts.sum(axis=0) > 0]
-    p = float(stats.chi2_contingency(seen, correction=False).pvalue) if seen.shape[1] > 1 else 1.0
+    counts = statistics.class_counts(nature, drawn)
+    _, p = statistics.homogeneity(counts)
     share = counts / counts.sum(axis=1, keepdims=True)
-    names = (*statistics.CLASSES, "no galaxy")
+    names = ("no galaxy", *statistics.CLASSES)
     beside = {f"{name}, {side}": float(share[i, k]) for k, name in enumerate(names) for i, side in enumerate(("held out", "drawn"))}
     return Check("class shares recovered (chi-square p)", p, float("nan"), "above 0.01", p > 0.01, beside)
-
-
-def _kinds(images: Images) -> NDArray[np.int64]:
-    return statistics.pixel_class(statistics.measure(images))
 
 
 def distinct_check(nature: Images, drawn: Images) -> Check:
@@ -225,14 +219,13 @@ def figures(learner: Game[Images], split: Split[Images], seed: int) -> list[Figu
         ),
         Figure(
             "A path through the latent space", f"Great circles between {STOPS} positions; the noise of the sky stays.",
-            _gif(path(learner, split.held_out, seed)),
+            pictures.gif([image[None] for image in path(learner, split.held_out, seed)]),
         ),
     ]  # fmt: skip
     labels = split.held_out.label
     if learner.rows_of(split.held_out[:1])[1] is not None:
         count = int(labels.max()) + 1
-        caption = f"Each column is one position, taken through classes {', '.join(map(str, range(count)))} and back to the first."
-        shown.append(Figure("From class to class", caption, _gif(morph(learner, split.held_out, count, seed))))
+        shown.append(pictures.class_to_class(learner, split.held_out, count, seed, _device(learner)))
     return shown
 
 
@@ -260,23 +253,10 @@ def path(learner: Game[Images], like: Images, seed: int) -> Images:
     return _imagined(learner, torch.cat([style, position[:1, travels:].expand(FRAMES, -1)], 1), like[[0] * FRAMES])
 
 
-def morph(learner: Game[Images], like: Images, classes: int, seed: int, columns: int = 4, frames: int = 12) -> list[Images]:
-    """One sheet of `columns` positions per moment, on the way through all classes and back; needs a game that is told of them."""
-    position = Noise(seed, range(columns)).normal(learner.latent)
-    found = []
-    for kind in range(classes):
-        here, there = (Images(like.pixels[:columns], torch.full((columns,), k % classes)) for k in (kind, kind + 1))
-        found += [learner.imagine(position, here, there, torch.full((columns,), f / frames)) for f in range(frames)]
-    return found
-
-
 def _imagined(learner: Game[Images], position: Tensor, like: Images) -> Images:
+    like = like.to(_device(learner))
     return Images.join([learner.imagine(position[i : i + 64], like[i : i + 64]) for i in range(0, len(position), 64)])
 
 
-def _gif(frames: Any) -> bytes:
-    if isinstance(frames, Images):
-        pages = data.picture(frames)
-    else:
-        pages = np.stack([data.sheet(moment, columns=len(moment)) / 255 for moment in frames])
-    return movie.gif(movie.enlarged(movie.as_bytes(pages), 128))
+def _device(learner: Game[Images]) -> torch.device:
+    return next(learner.generator.average.parameters()).device

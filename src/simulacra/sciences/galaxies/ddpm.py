@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
@@ -31,7 +30,7 @@ from simulacra.families.diffusion import Schedule
 from simulacra.families.gan import between_classes
 from simulacra.nets.embedding import ClassEmbedding
 from simulacra.nets.unet import UNet
-from simulacra.sciences.galaxies import data, framing
+from simulacra.sciences.galaxies import data, framing, pictures
 from simulacra.sciences.galaxies.data import Images
 from simulacra.sciences.galaxies.framing import ClassRecipe, as_bytes, spread, turned
 from simulacra.study import Noise, Split, Study
@@ -201,7 +200,7 @@ def figures(learner: Denoising[Images], split: Split[Images], seed: int) -> list
     """Moments of some draws, draws of each class beside nature, and one position taken through all classes."""
     classes = int(split.train.label.max()) + 1
     device = learner.schedule.gamma.device
-    asked = templates(split.held_out, torch.arange(classes))
+    asked = pictures.templates(split.held_out, torch.arange(classes))
     traced = [moment.to("cpu") for moment in learner.trace(asked.to(device), Noise(seed, range(classes)), 12)]
     order = torch.arange(12 * classes).view(12, classes).T.flatten()
     columns = 10
@@ -214,22 +213,14 @@ def figures(learner: Denoising[Images], split: Split[Images], seed: int) -> list
             "Each class beside nature", f"For each class in turn, {columns} held-out galaxies above {columns} draws, none chosen.",
             movie.png(data.sheet(by_class(learner, split.held_out, classes, columns, seed), columns=columns)),
         ),
-        Figure(
-            "From class to class", f"Each column is one position, taken through classes 0 to {classes - 1} and back to the first.",
-            _gif(morph(learner, split.held_out, classes, seed)),
-        ),
+        pictures.class_to_class(learner, split.held_out, classes, seed, device),
     ]  # fmt: skip
-
-
-def templates(images: Images, label: Tensor) -> Images:
-    """Templates of the given classes, of the size of `images`."""
-    return Images(torch.zeros(len(label), *images.pixels.shape[1:], dtype=torch.uint8), label)
 
 
 def by_class(learner: Denoising[Images], nature: Images, classes: int, columns: int, seed: int) -> Images:
     """Two rows per class: `columns` images of nature, then as many draws."""
     device = learner.schedule.gamma.device
-    asked = templates(nature, torch.arange(classes).repeat_interleave(columns))
+    asked = pictures.templates(nature, torch.arange(classes).repeat_interleave(columns))
     drawn = learner.draw(asked.to(device), Noise(seed + 1, range(len(asked))))
     parts = []
     for kind in range(classes):
@@ -237,22 +228,6 @@ def by_class(learner: Denoising[Images], nature: Images, classes: int, columns: 
         parts += [nature[of_kind[torch.arange(columns) % len(of_kind)]] if len(of_kind) else asked[:columns]]
         parts += [drawn[kind * columns : (kind + 1) * columns]]
     return Images.join(parts)
-
-
-def morph(learner: Denoising[Images], nature: Images, classes: int, seed: int, columns: int = 4, frames: int = 8) -> list[Images]:
-    """One sheet of `columns` positions per moment, on the way through all classes and back."""
-    device = learner.schedule.gamma.device
-    position = Noise(seed, range(columns)).normal(learner.latent).to(device)
-    found = []
-    for kind in range(classes):
-        here, there = (templates(nature, torch.full((columns,), k % classes)).to(device) for k in (kind, kind + 1))
-        found += [learner.imagine(position, here, there, torch.full((columns,), f / frames)) for f in range(frames)]
-    return found
-
-
-def _gif(frames: list[Images]) -> bytes:
-    pages = np.stack([data.sheet(moment, columns=len(moment)) / 255 for moment in frames])
-    return movie.gif(movie.enlarged(movie.as_bytes(pages), 128), rate=10)
 
 
 laptop = DDPMRecipe(steps=2800, batch=32, dropped=0.1, threads=1)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.special import chdtrc
+from scipy.stats import chi2_contingency
 
 from simulacra.evidence import Evidence, Statistic, average, compare, distribution
 from simulacra.measures import distance, field
@@ -116,10 +116,14 @@ def class_shares_test(nature: Images, drawn: Images) -> tuple[float, float]:
     "Nothing found" counts as a class, for a generator of empty frames draws none of the others. Grey images are divided into
     elongated and rounder ones. A class that neither set has is no degree of freedom; where one class is left, (0, 1).
     """
+    return homogeneity(class_counts(nature, drawn))
+
+
+def class_counts(nature: Images, drawn: Images) -> NDArray[np.int64]:
+    """How many galaxies of nature and of draws are measured as nothing and as each pixel class in order, (2, 1 + CLASSES)."""
     if not (len(nature) and len(drawn)):
         raise Refused(f"{len(nature)} images of nature and {len(drawn)} drawn: shares need images on both sides")
-    kinds = [_kinds(measure(images)) for images in (nature, drawn)]
-    return homogeneity(np.stack([np.bincount(k + 1, minlength=4) for k in kinds]))
+    return np.stack([np.bincount(_kinds(measure(images)) + 1, minlength=1 + len(CLASSES)) for images in (nature, drawn)])
 
 
 def _kinds(measured: Mapping[str, Array]) -> NDArray[np.int64]:
@@ -132,10 +136,8 @@ def _kinds(measured: Mapping[str, Array]) -> NDArray[np.int64]:
 
 def homogeneity(counts: NDArray[np.int64]) -> tuple[float, float]:
     """Pearson's chi-square and p-value of counts (2, classes): were both rows drawn with the same shares, estimated from their sum?"""
-    counts = counts[:, counts.sum(axis=0) > 0].astype(float)
-    expected = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / counts.sum()
-    square = float(((counts - expected) ** 2 / expected).sum())
-    return square, float(chdtrc(counts.shape[1] - 1, square)) if counts.shape[1] > 1 else 1.0
+    found = chi2_contingency(counts[:, counts.sum(axis=0) > 0], correction=False)
+    return float(found.statistic), float(found.pvalue)
 
 
 def _border(side: int) -> NDArray[np.bool_]:

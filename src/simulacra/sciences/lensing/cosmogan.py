@@ -9,8 +9,8 @@
 (Mustafa et al. 2019, Comput. Astrophys. Cosmol. 6:1, arXiv:1706.02390, and github.com/MustafaMustafa/cosmoGAN.) At 256 px these are
 12.82 and 4.44 million weights.
 
-    paper    that, on 8,000 maps of one universe scaled linearly to [-1, 1], for 50 epochs. Theirs are ray-traced and not public, ours
-             log-normal or your own. Here the critic descends first and the generator on the same draws after it;
+    paper    that, on maps of one universe scaled linearly to [-1, 1], for their 50 epochs; 8,000 maps is our number. Their maps are not
+             public, ours log-normal or your own. Here the critic descends first and the generator on the same draws after it;
              there both descend at once
     laptop   64 px and 16 maps next to the map; told the universe, which the authors leave to later work: its numbers join z, and stand
              beside the map as constant images for the critic. Maps are made Gaussian pixel by pixel first (gaussian.py), since

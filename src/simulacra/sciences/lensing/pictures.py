@@ -71,7 +71,7 @@ def figures(learner: Generator, split: Split[Maps], seed: int) -> list[Figure]:
     nature = split.held_out
     groups = of_universe(nature)[:4]
     shown = Maps.join([maps[torch.arange(COLUMNS) % len(maps)] for _, maps in groups])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = next(learner.law.buffers()).device
     drawn = drawn_like(learner, shown, seed + 3, device)
     names = "; ".join(name for name, _ in groups)
     found = [
