@@ -74,10 +74,10 @@ def _taught(rows: list[Tensor], labels: list[Tensor], protocol: Protocol) -> Arr
     adam = torch.optim.Adam(network.parameters(), lr=protocol.rate)
     best, found = -1.0, torch.zeros(len(rows[2]))
     for _ in range(protocol.epochs):
-        for batch in torch.split(torch.randperm(len(rows[0])), protocol.batch):  # type: ignore[no-untyped-call]
+        for batch in torch.split(torch.randperm(len(rows[0])), protocol.batch):
             loss = nn.functional.binary_cross_entropy_with_logits(network(rows[0][batch])[:, 0], labels[0][batch].float())
             adam.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             adam.step()
         with torch.no_grad():
             right = float(((network(rows[1])[:, 0] > 0) == labels[1]).float().mean())

@@ -264,7 +264,7 @@ def _of_profiles(nature: Showers) -> list[Statistic[Any]]:
         found.append(
             average(
                 name, "log10 share of E", f"log10 of the mean share of the incident energy in each {axis}; distance: root mean square.",
-                _read(name), np.arange(count) + 1.0, axis, rival="blurred nature", function=lambda mean: np.log10(mean + RAREST),
+                _read(name), np.arange(1.0, count + 1), axis, rival="blurred nature", function=lambda mean: np.log10(mean + RAREST),
             )
         )  # fmt: skip
     return found
