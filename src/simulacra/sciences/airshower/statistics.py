@@ -37,7 +37,6 @@ FALSE = 0.01  # rate of false alarms at which detection is told
 FEWEST = 8  # traces with a pulse from which something is averaged
 PULSES = 64  # of training that the matched filter knows
 LEARNED_FROM = 8000  # training traces that spectra are measured on
-LEVELS = np.linspace(0.1, 0.9, 9)  # of the central intervals that calibration looks at
 SHARES = np.linspace(0.05, 0.95, 19)
 ALARMS = np.geomspace(0.002, 1, 25)
 AS_IT_IS, LINEAR, PASSED = "trace as it is", "Wiener filter", "band-pass"
@@ -123,8 +122,12 @@ class Known:
 
     @cached_property
     def bank(self) -> filters.Bank:
-        """Pulses of training, where they stand in training."""
-        some = self.pulses[np.linspace(0, len(self.pulses) - 1, min(PULSES, len(self.pulses))).round().astype(int)]
+        """The matched filters of the judge."""
+        return self.bank_of(PULSES)
+
+    def bank_of(self, count: int) -> filters.Bank:
+        """At most `count` pulses of training, that may stand where pulses of training stand."""
+        some = self.pulses[np.linspace(0, len(self.pulses) - 1, min(count, len(self.pulses))).round().astype(int)]
         place = np.abs(self.pulses).argmax(axis=1)
         return filters.Bank.of(some, self.covariance, int(place.min()), int(place.max()))
 
@@ -310,8 +313,8 @@ def _detection(trial: Trial, reading: filters.Reading | None, gaussian: bool, se
     if none.sum() < FEWEST:
         return []
     sure = confidence(trial.found)
-    ours = _curve(sure[none], sure[trial.there])
-    best = _curve(reading.score[none], reading.score[trial.there]) if reading else None
+    ours = curve_of_detection(sure[none], sure[trial.there])
+    best = curve_of_detection(reading.score[none], reading.score[trial.there]) if reading else None
     missed = 1 - detected(sure[none], sure[trial.there]).astype(float)
     floor = min(float(1 - detected(reading.score[none], reading.score[trial.there]).mean()), 0.9) if reading and gaussian else 0.0
     told = "the floor is the matched filter's, which nothing beats in this noise" if floor else "the floor is 0"
@@ -327,32 +330,44 @@ def _detection(trial: Trial, reading: filters.Reading | None, gaussian: bool, se
     ]  # fmt: skip
 
 
-def _curve(without: Array, having: Array) -> Array:
+def curve_of_detection(without: Array, having: Array) -> Array:
+    """Share of pulses found at each rate of ALARMS: the ROC curve."""
     return np.array([float(detected(without, having, rate).mean()) if rate < 1 else 1.0 for rate in ALARMS])
 
 
 def _calibration(trial: Trial, seed: int) -> list[Finding]:
-    """How often the truth lies within central intervals of the spread, beside one spread for all steps of all traces."""
+    """Errors of steps where much or little was recovered, against the spread told there, beside one spread for all of them."""
     spread = trial.found.spread.double().numpy()
     if not np.isfinite(spread).all() or not (spread > 0).any():
         return []
-    off = np.abs(trial.signal - trial.truth)
-    alike = math.sqrt(float(np.square(off).mean()))
-    width = norm.ppf((1 + LEVELS) / 2)
-    inside = [np.stack([(off <= w * s).mean(axis=1) for w in width], axis=1) for s in (np.maximum(spread, 1e-12), alike)]
-    chosen = np.random.default_rng([seed, 0xCA1]).integers(len(off), size=(200, len(off)))
-    apart = [np.abs(v[chosen].mean(axis=1) - LEVELS).mean(axis=1) for v in inside]
-    distance, ceiling = (float(np.abs(v.mean(axis=0) - LEVELS).mean()) for v in inside)
-    ceiling = max(ceiling, 1e-9)
-    low, high = np.percentile(apart[0] / np.maximum(apart[1], 1e-9), [2.5, 97.5])
-    band = np.std([inside[0][rows].mean(axis=0) for rows in chosen], axis=0)
+    height, off = np.abs(trial.signal), np.square(trial.signal - trial.truth)
+    edges = np.unique(np.quantile(height, np.concatenate([np.linspace(0, 0.9, 7), [0.97, 0.99, 0.997]])))[1:]
+    bins, parts = np.digitize(height, edges), np.arange(len(edges) + 1)
+    told, missed, sizes, count = (
+        np.stack([(values * (bins == part)).sum(axis=1) for part in parts], axis=1)
+        for values in (np.square(spread), off, height, np.ones_like(off))
+    )
+    alike = float(off.mean())
+
+    def apart(weights: Array, other: bool = False) -> Array:
+        """In dex, mean over the bins, for weights (b, n) of the traces."""
+        promised = np.maximum(alike * (weights @ count) if other else weights @ told, 1e-30)
+        return np.asarray(np.abs(np.log10(np.maximum(weights @ missed, 1e-30) / promised)).mean(axis=1) / 2)
+
+    rows = np.random.default_rng([seed, 0xCA1]).multinomial(len(off), np.full(len(off), 1 / len(off)), size=200).astype(float)
+    even = np.ones((1, len(off)))
+    distance, ceiling = float(apart(even)[0]), max(float(apart(even, other=True)[0]), 1e-9)
+    low, high = np.percentile(apart(rows) / np.maximum(apart(rows, other=True), 1e-9), [2.5, 97.5])
+    number = np.maximum(count.sum(axis=0), 1)
+    curves = [np.sqrt(v.sum(axis=0) / number) for v in (missed, told)]
+    band = np.sqrt((rows @ missed) / np.maximum(rows @ count, 1)).std(axis=0)
     return [
         Finding(
-            "calibration of the spread", "share inside",
-            "Share of steps whose true signal lies in a central interval of a normal law with the told spread; distance: mean absolute "
-            "difference from what the interval promises; the floor is 0.", "interval's promise", LEVELS, LEVELS.copy(),
-            inside[0].mean(axis=0), inside[1].mean(axis=0), band, "one spread for all", distance, 0.0, ceiling, distance / ceiling,
-            float(low), float(high), exact=LEVELS.copy(), exact_name="what is promised",
+            "calibration of the spread", "mV",
+            "Root mean square error of steps, by how much was recovered there, against the spread told for them; distance: mean absolute "
+            "difference in dex; the floor is 0.", "recovered signal (mV)", np.maximum(sizes.sum(axis=0) / number, 1e-6), curves[0], curves[1],
+            np.full(len(parts), math.sqrt(alike)), band, "one spread for all", distance, 0.0, ceiling, distance / ceiling, float(low),
+            float(high), log_grid=True, log_values=True,
         )
     ]  # fmt: skip
 
@@ -429,7 +444,7 @@ def _efficiency_check(trial: Trial, sure: Array, reading: filters.Reading, known
     }  # fmt: skip
     snr = signal_to_noise(trial.nature)[0].double().numpy()[there]
     edges = np.quantile(snr, [0, 1 / 3, 2 / 3, 1])
-    if edges[-1] > 1.5 * edges[0]:
+    if edges[-1] > 2 * edges[0]:
         for low, high in pairwise(edges):
             inside = (snr >= low) & (snr <= high)
             beside[f"found, SNR {low:.2g} to {high:.2g}"] = float(ours[inside].mean())
