@@ -99,8 +99,6 @@ def _reasons(energy: Array, incident: Array, particle: Array, *, limit: float, e
 
 def _made(path: Path, energy: Array, incident: Array, particle: Array, reasons: Array, calibrated: bool) -> Showers:
     """All showers, bad ones with zeros for what cannot be; Refused where most are bad or units are wrong."""
-    if not len(energy):
-        raise Refused(f"{path}: holds no shower")
     with np.errstate(all="ignore"):
         response = energy.reshape(len(energy), -1).sum(axis=1, dtype=np.float64) / (incident * 1000)
     usable = response[np.isfinite(response) & (response > 0) & (incident > 0)]
@@ -149,6 +147,8 @@ def _columns(path: Path, layout: Layout) -> tuple[Array, Array, Array, bool]:
     if not (np.issubdtype(energy.dtype, np.number) and np.issubdtype(incident.dtype, np.number)) or np.iscomplexobj(energy):
         raise Refused(f"{path}: energies are {energy.dtype.name} and {incident.dtype.name}; expected real numbers")
     n = len(energy)
+    if n == 0:
+        raise Refused(f"{path}: holds no shower")
     particle = found.get("particle", np.full(n, layout.particle))
     for name, value in (("incident energies", incident), ("particles", particle)):
         if value.reshape(-1).shape != (n,):
@@ -212,7 +212,7 @@ def _by(grid: Any) -> str:
 
 def _npz(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files if name in KNOWN}
     except DAMAGE as error:
         raise Refused(f"{path}: is damaged, or no .npz of plain arrays ({error})") from error
