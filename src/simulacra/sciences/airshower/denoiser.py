@@ -299,7 +299,7 @@ def figures(learner: Denoiser, split: Split[Traces], seed: int) -> list[Figure]:
 
 
 paper = DenoiserRecipe(
-    network="bottleneck", widths=(32, 32, 16), simulated=50_000, steps=6000, batch=64, draws=10_000, spectral=0.0, threads=1, ema=0.0,
+    network="bottleneck", widths=(16, 16, 16), simulated=50_000, steps=6000, batch=64, draws=10_000, spectral=0.0, threads=1, ema=0.0,
 )  # fmt: skip
 laptop = DenoiserRecipe(steps=12_000, batch=64, draws=10_000, threads=1)
 

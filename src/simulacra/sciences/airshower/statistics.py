@@ -365,7 +365,7 @@ def _calibration(trial: Trial, seed: int) -> list[Finding]:
         Finding(
             "calibration of the spread", "mV",
             "Root mean square error of steps, by how much was recovered there, against the spread told for them; distance: mean absolute "
-            "difference in dex; the floor is 0.", "recovered signal (mV)", np.maximum(sizes.sum(axis=0) / number, 1e-6), curves[0], curves[1],
+            "difference in dex; the floor is 0.", "recovered signal (mV)", np.maximum(sizes.sum(axis=0) / number, 1e-6), *curves,
             np.full(len(parts), math.sqrt(alike)), band, "one spread for all", distance, 0.0, ceiling, distance / ceiling, float(low),
             float(high), log_grid=True, log_values=True,
         )
