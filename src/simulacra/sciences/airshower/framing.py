@@ -186,7 +186,7 @@ def _round_up(value: float) -> float:
     """The next of 1, 2, 5, 10, ... above."""
     if not value > 0:
         return 1.0
-    power = 10 ** math.floor(math.log10(value))
+    power = 10.0 ** math.floor(math.log10(value))
     return next(step * power for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9))
 
 
@@ -199,10 +199,10 @@ def _axes(length: float, top: float) -> tuple[NDArray[np.uint8], tuple[float, fl
     figure = Figure(figsize=(2 * WIDE / 200, 2 * HIGH / 200), dpi=200)
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0.19, 0.21, 0.78, 0.74))
-    axes.set(xlim=(0, length), ylim=(-top, top), xlabel="time (\N{MICRO SIGN}s)", ylabel="voltage (mV)")
+    axes.set(xlim=(0, length), ylim=(-top, top))
+    axes.set_xlabel("time (\N{MICRO SIGN}s)", fontsize=8)
+    axes.set_ylabel("voltage (mV)", fontsize=8)
     axes.set_yticks([-top, -top / 2, 0, top / 2, top])
-    axes.xaxis.label.set_size(8)
-    axes.yaxis.label.set_size(8)
     axes.tick_params(labelsize=7)
     canvas.draw()
     box = axes.get_window_extent()
@@ -213,5 +213,5 @@ def _axes(length: float, top: float) -> tuple[NDArray[np.uint8], tuple[float, fl
 
 SYSTEM: dict[str, Any] = {  # fields of every study here
     "load": load, "judge": statistics.judge, "read": read, "read_as": read_as, "write": reading.write, "ask": ask, "picture": picture,
-    "caption": caption, "conditions": CONDITIONS, "formats": reading.FORMATS[1:], "export": reading.export, "denoises": reading.given,
+    "caption": caption, "conditions": CONDITIONS, "formats": reading.FORMATS[1:], "export": reading.export, "denoises": reading.records,
 }  # fmt: skip

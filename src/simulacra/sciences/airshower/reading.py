@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulacra.sciences.airshower.data import RATES, Traces, traces
+from simulacra.sciences.airshower.simulate import LEVEL
 from simulacra.study import Refused
 
 Array = NDArray[Any]
@@ -37,7 +38,8 @@ NAMES = {
 UNITS = {"mv": 1.0, "v": 1e3, "uv": 1e-3, "\N{MICRO SIGN}v": 1e-3, "\N{GREEK SMALL LETTER MU}v": 1e-3}  # in mV
 CLOCKS = {"time_us": 1.0, "time_ns": 1e3, "time_s": 1e-6, "time_ms": 1e-3}  # steps per us of a time column, over its step
 SAME_RATE = 1e-3  # relative difference of rates that are one rate
-FLAT_TOP = 3  # steps in a row at the highest or lowest value of a trace: the range of the digitiser ended there
+SAME_LEVEL = 1.25  # ratio of two levels of noise that are one level
+FLAT_TOP = 5  # steps at the very highest or lowest value of a trace: the range of the digitiser ended there
 DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, zlib.error, zipfile.BadZipFile)  # what readers raise on broken files
 
 
@@ -49,6 +51,9 @@ class Wanted(Protocol):
 
     @property
     def rate(self) -> float: ...
+
+    @property
+    def data(self) -> Path | None: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,16 +67,23 @@ class Given:
     dead: int  # of those: all values are the same
     clipped: int  # of the usable ones
     rate: float
+    scale: float = 1.0  # that the usable ones were multiplied by, for a model that learned at another level of noise
 
     @property
     def remarks(self) -> list[str]:
         """What must be known of the traces that are used."""
-        if not self.clipped:
-            return []
-        return [
-            f"Warning: {self.clipped} of {len(self.rows)} traces are clipped ({FLAT_TOP} steps or more in a row at their highest or lowest "
-            "value): the pulses recovered in them are too small"
-        ]
+        lines = []
+        if self.scale != 1:
+            lines.append(
+                f"the noise of these traces is {1 / self.scale:.3g} times as strong as what the model learned from: they are scaled for "
+                "it, and what it recovers is scaled back"
+            )
+        if self.clipped:
+            lines.append(
+                f"Warning: {self.clipped} of {len(self.rows)} traces are clipped ({FLAT_TOP} steps or more at their very highest or "
+                "lowest value): the pulses recovered in them are too small"
+            )
+        return lines
 
     def write(self, drawn: Traces, path: Path) -> list[str]:
         """A file with a row for each of the input: what was recovered, nan in rows that were set aside. Returns it in words."""
@@ -79,7 +91,7 @@ class Given:
         arrays = {"measured": self.measured, "rate": np.full(n, self.rate, np.float32)}
         for name, shape in (("signal", (n, steps)), ("spread", (n, steps)), ("presence", (n,))):
             arrays[name] = np.full(shape, np.nan, np.float32)
-            arrays[name][self.rows] = getattr(drawn, name).cpu().numpy()
+            arrays[name][self.rows] = getattr(drawn, name).cpu().numpy() / (1 if name == "presence" else self.scale)
         _write(arrays, path)
         found = int((drawn.presence > 0.5).sum())
         lines = [f"{len(drawn)} traces denoised: {found} hold a pulse (p > 0.5)"]
@@ -131,6 +143,17 @@ def given(path: Path | str, recipe: Wanted, rate: float | None = None, start: in
     return Given(usable, rows, measured, [line for _, line in sorted(rejected)], int(dead.sum()), clipped, recipe.rate)
 
 
+def records(path: Path | str, recipe: Wanted, rate: float | None = None, start: int | None = None) -> Given:
+    """The same for a model that learned from simulated traces, whose noise has an RMS of LEVEL: traces of another level are scaled."""
+    found = given(path, recipe, rate, start)
+    level = float(found.usable.measured.double().square().mean(1).sqrt().median())  # of most traces: pulses are rare, or short
+    if recipe.data is not None or 1 / SAME_LEVEL < level / LEVEL < SAME_LEVEL:
+        return found
+    scale = LEVEL / level
+    measured = (found.usable.measured.double() * scale).float()
+    return dataclasses.replace(found, usable=dataclasses.replace(found.usable, measured=measured), scale=scale)
+
+
 def _check_length(path: Path, steps: int, recipe: Wanted, start: int | None) -> None:
     end = (start or 0) + recipe.length
     if start is not None and not 0 <= start <= steps - recipe.length:
@@ -148,15 +171,10 @@ def _check_length(path: Path, steps: int, recipe: Wanted, start: int | None) -> 
 
 
 def is_clipped(measured: Array) -> NDArray[np.bool_]:
-    """Which of the traces (n, steps) stay at their highest or lowest value for several steps in a row."""
-    clipped = np.zeros(len(measured), bool)
-    for edge in (measured.max(1, keepdims=True), measured.min(1, keepdims=True)):
-        at = measured == edge
-        run = at
-        for step in range(1, FLAT_TOP):
-            run = run[:, :-1] & at[:, step:]
-        clipped |= run.any(1)
-    return clipped
+    """Which of the traces (n, steps) reach their highest, or their lowest, value in several steps. They need not be neighbours: at 180 MHz
+    a wave of 55 MHz is above a limit for less than two."""
+    edges = measured.max(1, keepdims=True), measured.min(1, keepdims=True)
+    return np.logical_or(*((measured == edge).sum(1) >= FLAT_TOP for edge in edges))
 
 
 def checksum(path: Path) -> str:
@@ -269,7 +287,9 @@ def _csv(path: Path) -> dict[str, Any]:
         comments = [line for line in lines if line.startswith("#")]
         head = next((line for line in lines if not line.startswith("#")), "")
         names = [name.strip() for name in next(csv.reader([head]), [])]
-        titled = any(re.search("[A-Za-z_]{2}", name) and name.lower() != "nan" for name in names)
+        titled = not any(_is_number(name) for name in names)
+        if len(lines) <= len(comments) + titled:
+            raise ValueError("it holds none")
         skipped = len(comments) + 1 if titled else 0
         values = np.loadtxt(path, delimiter=",", skiprows=skipped, ndmin=2, encoding="utf-8-sig")
     except DAMAGE as error:
@@ -281,6 +301,14 @@ def _csv(path: Path) -> dict[str, Any]:
     if names[0] in CLOCKS:
         return found | {"measured": values[:, 1:].T, "rate": _rate_of(path, values[:, 0], CLOCKS[names[0]])}
     return found | _columns(path, names, values)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _rate_of(path: Path, time: Array, per_microsecond: float) -> float:

@@ -174,11 +174,11 @@ def _noise(background: str, rng: np.random.Generator, steps: int, rate: float, l
     if background == "white":
         return level * rng.standard_normal((BLOCK, steps), np.float32)
     if background == "uniform":
-        return level * np.float32(np.sqrt(12)) * (rng.random((BLOCK, steps), np.float32) - np.float32(0.5))
+        return np.asarray(level * np.float32(np.sqrt(12)) * (rng.random((BLOCK, steps), np.float32) - np.float32(0.5)))
     if background == "cosine":
         u = rng.random((BLOCK, 2), np.float32)
         turns = (BAND[0] + (BAND[1] - BAND[0]) * u[:, :1]) / rate * np.arange(steps) + u[:, 1:]
-        return level * np.float32(np.sqrt(2)) * np.cos(2 * np.pi * turns, dtype=np.float32)
+        return np.asarray(level * np.float32(np.sqrt(2)) * np.cos(2 * np.pi * turns, dtype=np.float32))
     ring = _ring(steps)
     modes = rng.standard_normal((BLOCK, ring + 2), np.float32).view(np.complex64)
     smooth = fft.irfft(modes * _amplitude(ring, rate, lines), ring, axis=1)[:, :steps]
@@ -217,11 +217,11 @@ def autocovariance(background: str, steps: int = STEPS, rate: float = RATE, line
     _check(1, background, (1.0,), 0.5, lines, steps, rate, 0)
     lag = np.arange(steps)
     if background in ("uniform", "white"):
-        return LEVEL**2 * (lag == 0)
+        return np.asarray(LEVEL**2 * (lag == 0))
     if background == "cosine":
         low, high = (2 * np.pi * edge / rate for edge in BAND)
         away = np.maximum(lag, 1)
-        return LEVEL**2 * np.where(lag == 0, 1.0, (np.sin(high * away) - np.sin(low * away)) / ((high - low) * away))
+        return np.asarray(LEVEL**2 * np.where(lag == 0, 1.0, (np.sin(high * away) - np.sin(low * away)) / ((high - low) * away)))
     ring = _ring(steps)
     smooth = fft.irfft(_smooth_power(ring, rate, lines), ring)[:steps] / ring
     return np.asarray(smooth + LEVEL**2 * lines * np.cos(2 * np.pi * np.multiply.outer(lag / rate, TRANSMITTERS)).mean(1))
