@@ -7,24 +7,27 @@ A volume of two phases has no gradient, so what is learned is the distance of ea
 whose sign is the volume, voxel for voxel. It is smooth where a volume jumps: an error of a tenth of a voxel moves a surface by a tenth of a
 voxel, and another level of the cut thickens or thins every solid part alike.
 
-Volumes are cut from larger structures, so their opposite faces have nothing to do with each other and Fourier modes, which join them,
-are correlated. Those of the cosine transform, of the field and its mirror images, nearly are not (Ahmed, Natarajan & Rao 1974, IEEE
-Trans. Comput. C-23:90). `Cosine` is the head of a diffusion model (families/denoising.py) that takes them for independent: the estimate
-of each mode under noise is
+Volumes are cut from larger structures, so their opposite faces have nothing to do with each other, and Fourier modes, which join them, are
+correlated. Independent, for a covariance that is a product over the axes and nearly so for others, are the products of the eigenvectors of
+the covariance along a line, a Toeplitz matrix (the Karhunen-Loeve basis; Loeve 1978, Probability Theory II, section 37.5). `Stationary` is
+the head of a diffusion model (families/denoising.py) that takes such modes for independent: its estimate of each under noise is
 
-    mean + a P / (a^2 P + s^2) (z - a mean),    P(j, k, l) = E |X(j, k, l)|^2    measured on training volumes,
+    a P / (a^2 P + s^2) z,    P(j, k, l) = E |X(j, k, l)|^2    measured on training volumes,
 
-exact for Gaussian data with those modes. Before any training, what it draws is a level-cut Gaussian field. P is a density: for a volume of
-another side it is read off at the same wavenumbers, pi j / side per voxel.
+exact for Gaussian data with those modes. Before any training, what it draws is a level-cut Gaussian field, with the same variance at the
+faces as inside to a few percent; cosines instead of the eigenvectors put 7 times as much into the corners as into the middle. P is a
+density in the wavenumber: for a volume of another side it is read off at the wavenumbers of that side's eigenvectors.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import permutations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import linalg
 from torch import Tensor, nn
 
 from simulacra.families.denoising import Known
@@ -53,49 +56,111 @@ def _squared(phase: Tensor, reach: int) -> Tensor:
     return found
 
 
-class Cosine(nn.Module):
-    """Best linear estimate of fields (n, 1, depth, height, width) cut from stationary ones, in units of their spread about their mean.
+class Stationary(nn.Module):
+    """Best linear estimate of fields (n, 1, depth, height, width) cut from stationary ones of mean 0.
 
-    `power` (depth, height, width) is the mean square of each mode of the orthonormal cosine transform. Rows of other sides than
-    those that were measured are taken too.
+    `correlation` (3, side) is the mean product of two voxels 0, 1, ... apart along each axis, `power` (side, side, side) the mean square of
+    each mode, smooth ones first. Rows of other sides than the measured ones are taken too.
     """
 
     shown = 2
     power: Tensor
+    correlation: Tensor
 
-    def __init__(self, power: Tensor) -> None:
+    def __init__(self, power: Tensor, correlation: Tensor) -> None:
         super().__init__()
         self.register_buffer("power", power.float().clone())
+        self.register_buffer("correlation", correlation.float().clone())
+        self._known: tuple[Tensor, dict[tuple[int, int], tuple[Tensor, Tensor]]] = (torch.zeros(0), {})
 
     @classmethod
-    def of(cls, rows: Tensor, *, alike: bool) -> Cosine:
-        """Measured on rows (m, 1, depth, height, width) of mean 0; `alike`: the axes of a cube are alike, and share one power."""
-        power = torch.stack([transformed(part).square().sum((0, 1)) for part in rows.split(64)]).sum(0) / len(rows)
-        if alike and len(set(power.shape)) == 1:
+    def of(cls, rows: Tensor, *, alike: bool) -> Stationary:
+        """Measured on rows (m, 1, side, side, side) of mean 0; `alike`: the axes are alike, and share what is measured."""
+        along = torch.stack([_line(rows, axis) for axis in (2, 3, 4)])
+        along = along.mean(0).expand(3, -1) if alike else along
+        side = rows.shape[-1]
+        found = cls(torch.zeros(side, side, side), along)
+        power = torch.stack([found.transformed(part).square().sum((0, 1)) for part in torch.split(rows, 64)]).sum(0) / len(rows)
+        if alike:
             power = torch.stack([power.permute(order) for order in permutations(range(3))]).mean(0)
-        return cls(power)
-
-    def at(self, sides: Sequence[int]) -> Tensor:
-        """The power of the modes of a volume of those sides, (depth, height, width)."""
-        found = self.power
-        for side in sides:  # each product takes the first axis to the end, so that after all of them the order is as before
-            found = torch.tensordot(found, _read_off(found.shape[0], side).to(found), dims=([0], [1]))
+        found.power.copy_(power)
         return found
 
     def forward(self, z: Tensor, alpha: Tensor, sigma: Tensor, condition: Tensor | None) -> Known:
         a, s = (level.to(z).view(-1, 1, 1, 1, 1) for level in (alpha, sigma))
         power = self.at(z.shape[2:])
         told = a.square() * power + s.square()
-        estimate = filtered(z, a * power / told)
+        estimate = self.filtered(z, a * power / told)
         left = (s.square() * power / told).mean((1, 2, 3, 4), keepdim=True)
         return Known(estimate, left.sqrt(), torch.cat([estimate, (z - a * estimate) / s], 1))
 
     def begin(self, noise: Tensor, alpha: Tensor, sigma: Tensor, condition: Tensor | None) -> Tensor:
         a, s = (level.to(noise).view(-1, 1, 1, 1, 1) for level in (alpha, sigma))
-        return filtered(noise, (a.square() * self.at(noise.shape[2:]) + s.square()).sqrt())
+        return self.filtered(noise, (a.square() * self.at(noise.shape[2:]) + s.square()).sqrt())
+
+    def gaussian(self, noise: Tensor) -> Tensor:
+        """White `noise` (n, 1, ...) as Gaussian fields of that power: what is drawn where nothing is learned."""
+        return self.filtered(noise, self.at(noise.shape[2:]).sqrt())
+
+    # --- modes ---
+
+    def at(self, sides: Sequence[int]) -> Tensor:
+        """The power of the modes of a volume of those sides, (depth, height, width), scaled to the measured variance of a voxel: a short
+        line blurs the spectrum, which reading it off elsewhere does not undo."""
+        if tuple(sides) == tuple(self.power.shape):
+            return self.power
+        found = self.power
+        for axis, side in enumerate(sides):  # each product takes the first axis to the end: after all of them the order is as before
+            measured, wanted = self._modes(axis, found.shape[0])[1], self._modes(axis, side)[1]
+            found = torch.tensordot(found, _between(measured, wanted).to(found), dims=([0], [1]))
+        return found * (self.power.mean() / found.mean())
+
+    def transformed(self, x: Tensor, *, back: bool = False) -> Tensor:
+        """x (n, c, depth, height, width) in its modes, or the way back."""
+        for axis, side in enumerate(x.shape[2:]):
+            x = torch.tensordot(x, self._modes(axis, side)[0].to(x), dims=([2], [0 if back else 1]))
+        return x
+
+    def filtered(self, x: Tensor, gain: Tensor) -> Tensor:
+        """x (n, c, depth, height, width) with each mode times `gain`."""
+        return self.transformed(self.transformed(x) * gain, back=True)
+
+    def _modes(self, axis: int, side: int) -> tuple[Tensor, Tensor]:
+        """Those of a line of `side` voxels along an axis, (modes, voxels), and their wavenumbers (modes,) per voxel, which rise."""
+        if not torch.equal(self._known[0], self.correlation):
+            self._known = (self.correlation.clone(), {})
+        known = self._known[1]
+        if (axis, side) not in known:
+            known[axis, side] = _eigenvectors(self.correlation[axis].double().cpu().numpy(), side)
+        return known[axis, side]
 
 
-class Phases(Cosine):
+def _line(rows: Tensor, axis: int) -> Tensor:
+    """Mean product (side,) of two voxels of rows (m, 1, ...) that are 0, 1, ... apart along `axis`."""
+    lines = rows.movedim(axis, -1)
+    side = lines.shape[-1]
+    return torch.stack([(lines[..., : side - lag] * lines[..., lag:]).mean() for lag in range(side)])
+
+
+def _eigenvectors(correlation: NDArray[np.float64], side: int) -> tuple[Tensor, Tensor]:
+    """Of the covariance of a line of `side` voxels, as rows in the order of their wavenumbers, and these. Voxels further apart than was
+    measured are taken for independent."""
+    known = np.zeros(side)
+    known[: len(correlation)] = correlation[:side]
+    vectors = np.linalg.eigh(linalg.toeplitz(known))[1].T
+    inside = vectors[:, 1:-1]
+    wavenumber = np.arccos(np.clip((inside * (vectors[:, :-2] + vectors[:, 2:])).sum(1) / (2 * (inside**2).sum(1)), -1, 1))
+    order = np.argsort(wavenumber)
+    return torch.from_numpy(vectors[order].copy()), torch.from_numpy(wavenumber[order])
+
+
+def _between(measured: Tensor, wanted: Tensor) -> Tensor:
+    """(wanted, measured): weights that read a function of `measured` wavenumbers, linearly, at `wanted` ones."""
+    rows = [np.interp(wanted.numpy(), measured.numpy(), unit) for unit in np.eye(len(measured))]
+    return torch.from_numpy(np.stack(rows, axis=1))
+
+
+class Phases(Stationary):
     """The same head, which also knows how the fields that it sees stand for volumes: `mean` and `unit` of the distance in training, in
     voxels, and the `level` of the distance at which a drawn field is cut."""
 
@@ -103,8 +168,8 @@ class Phases(Cosine):
     unit: Tensor
     level: Tensor
 
-    def __init__(self, power: Tensor, reach: int) -> None:
-        super().__init__(power)
+    def __init__(self, power: Tensor, correlation: Tensor, reach: int) -> None:
+        super().__init__(power, correlation)
         self.reach = reach
         self.register_buffer("mean", torch.tensor(0.0))
         self.register_buffer("unit", torch.tensor(1.0))
@@ -113,12 +178,18 @@ class Phases(Cosine):
     @classmethod
     def measured(cls, solid: Tensor, reach: int, *, alike: bool) -> Phases:
         """Of training volumes solid (m, side, side, side) in {0, 1}."""
-        fields = torch.cat([distance(part, reach) for part in solid.split(64)])
+        fields = torch.cat([distance(part, reach) for part in torch.split(solid, 64)])
         mean, unit = fields.mean(), fields.std()
-        found = cls(Cosine.of((fields - mean) / unit, alike=alike).power, reach)
+        linear = Stationary.of((fields - mean) / unit, alike=alike)
+        found = cls(linear.power, linear.correlation, reach)
         found.mean.copy_(mean)
         found.unit.copy_(unit)
         return found
+
+    @classmethod
+    def blank(cls, side: int, reach: int) -> Phases:
+        """One whose numbers are still to be loaded."""
+        return cls(torch.zeros(side, side, side), torch.zeros(3, side), reach)
 
     def fields(self, solid: Tensor) -> Tensor:
         """Volumes solid (n, ...) as fields (n, 1, ...) of mean 0 and variance 1."""
@@ -133,33 +204,3 @@ class Phases(Cosine):
         values = fields.flatten()
         rank = min(max(round((1 - fraction) * values.numel()), 1), values.numel())
         return values.kthvalue(rank).values * self.unit + self.mean
-
-    def gaussian(self, noise: Tensor) -> Tensor:
-        """White `noise` (n, 1, ...) as Gaussian fields with the measured power: what is drawn where nothing is learned."""
-        return filtered(noise, self.at(noise.shape[2:]).sqrt())
-
-
-def transformed(x: Tensor, *, back: bool = False) -> Tensor:
-    """The orthonormal cosine transform (type II) of x (n, c, depth, height, width) along its last three axes, or the way back."""
-    for side in x.shape[2:]:
-        x = torch.tensordot(x, _cosines(side).to(x), dims=([2], [0 if back else 1]))
-    return x
-
-
-def filtered(x: Tensor, gain: Tensor) -> Tensor:
-    """x (n, c, depth, height, width) with each mode times `gain`."""
-    return transformed(transformed(x) * gain, back=True)
-
-
-def _cosines(side: int) -> Tensor:
-    """(modes, voxels), orthonormal rows."""
-    mode, voxel = torch.arange(side, dtype=torch.float64)[:, None], torch.arange(side, dtype=torch.float64) + 0.5
-    found = (math.pi * mode * voxel / side).cos() * math.sqrt(2 / side)
-    found[0] /= math.sqrt(2)
-    return found
-
-
-def _read_off(measured: int, side: int) -> Tensor:
-    """(side, measured): weights that read a function of the modes of `measured` voxels, linearly, at the modes of `side`."""
-    place = (torch.arange(side, dtype=torch.float64) * measured / side).clamp(max=measured - 1)
-    return (1 - (place[:, None] - torch.arange(measured)).abs()).clamp_min(0)
