@@ -174,7 +174,7 @@ def is_clipped(measured: Array) -> NDArray[np.bool_]:
     """Which of the traces (n, steps) reach their highest, or their lowest, value in several steps. They need not be neighbours: at 180 MHz
     a wave of 55 MHz is above a limit for less than two."""
     edges = measured.max(1, keepdims=True), measured.min(1, keepdims=True)
-    return np.logical_or(*((measured == edge).sum(1) >= FLAT_TOP for edge in edges))
+    return np.asarray(np.logical_or(*((measured == edge).sum(1) >= FLAT_TOP for edge in edges)))
 
 
 def checksum(path: Path) -> str:
