@@ -88,9 +88,13 @@ def _divergence(faces: Sequence[Field], u: Field) -> Field:
     """-div (k grad u), summed over the six faces of each voxel."""
     total = np.zeros_like(u)
     for axis, k in enumerate(faces):
-        flow = k * (u - np.roll(u, -1, axis))
-        total += flow
-        total -= np.roll(flow, 1, axis)
+        flow, rest = np.empty_like(u), np.moveaxis(total, axis, 0)
+        out, along, layers = np.moveaxis(flow, axis, 0), np.moveaxis(k, axis, 0), np.moveaxis(u, axis, 0)
+        np.multiply(along[:-1], layers[:-1] - layers[1:], out=out[:-1])
+        np.multiply(along[-1], layers[-1] - layers[0], out=out[-1])
+        rest += out
+        rest[1:] -= out[:-1]
+        rest[0] -= out[-1]
     return total
 
 

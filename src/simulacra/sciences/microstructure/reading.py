@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -187,9 +188,11 @@ def _tiff(path: Path) -> tuple[Array, Array]:
     from PIL import Image, ImageSequence
 
     try:
-        with Image.open(path) as file:
-            edges = _tiff_edges(file)
-            pages = [_plain(path, page) for page in ImageSequence.Iterator(file)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tags that nobody needs; pixels that cannot be read are an error
+            with Image.open(path) as file:
+                edges = _tiff_edges(file)
+                pages = [_plain(path, page) for page in ImageSequence.Iterator(file)]
     except Refused:
         raise
     except DAMAGE as error:

@@ -38,7 +38,7 @@ Array = NDArray[np.float64]
 Words = NDArray[np.uint64]
 
 FARTHEST = 63  # voxels: lags are shifts of 64-bit words
-CONDUCTED, REMEMBERED = 200, 300  # volumes of each side that a slow measurement sees
+CONDUCTED, REMEMBERED = 150, 300  # volumes of each side that a slow measurement sees
 FEWEST = 20  # volumes on a side
 THUMBNAIL = 8  # windows along each edge
 
