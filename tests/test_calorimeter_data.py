@@ -340,9 +340,10 @@ def test_what_is_asked_for_is_asked_of_every_pair_in_turn():
     assert np.log10(free.incident.numpy()).mean() == pytest.approx(1.5, abs=0.01)
     assert torch.equal(free.incident[:9], framing.ask(recipe, 9, {}).incident)
     assert framing.caption(asked[:2]) == ["photon, 20 GeV", "electron, 20 GeV"]
-    for wrong, words in (({"incident": "high"}, "not a number"), ({"incident": "-1"}, "more than 0"), ({"particle": "muon"}, "electron"), ({"z": "1"}, "not for z")):  # fmt: skip
+    bad = {"incident": ("high", "not a number"), "particle": ("muon", "electron"), "z": ("1", "not for z")}
+    for name, (value, words) in [*bad.items(), ("incident", ("-1", "more than 0"))]:
         with pytest.raises(Refused, match=words):
-            framing.ask(recipe, 3, wrong)
+            framing.ask(recipe, 3, {name: value})
 
 
 def test_pictures_show_a_shower_from_the_side_and_from_the_front():
