@@ -53,7 +53,7 @@ def true_reconstruction(recovered: Array, truth: Array) -> tuple[NDArray[np.bool
 
 def amplitude_ratio(recovered: Array, truth: Array) -> Array:
     """Largest value of the recovered signal over that of the true one, (n,)."""
-    return np.asarray(recovered.max(axis=1) / truth.max(axis=1))
+    return np.asarray(recovered.max(axis=1) / np.maximum(truth.max(axis=1), 1e-12))
 
 
 def energy_ratio(recovered: Array, truth: Array) -> Array:
