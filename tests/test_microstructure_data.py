@@ -320,9 +320,11 @@ def test_the_sandstone_is_read_and_split_as_its_publishers_describe_it(data_fold
     rock = reading.read(path).volumes
     assert rock.sides == (400, 400, 400)
     assert 1 - rock.solid.float().mean().item() == pytest.approx(0.1965, abs=5e-4)
-    pore = volumes(1 - rock.solid.numpy())
-    measured = [0.1751, 0.1550, 0.1219, 0.0811, 0.0474, 0.0393]
-    np.testing.assert_allclose(statistics.two_point(pore)[0, [1, 2, 4, 8, 16, 32]], measured, atol=2e-4)
+    pore = 1 - rock.solid[0].numpy()
+    for lag, expected in ((1, 0.1751), (8, 0.0811), (32, 0.0393)):
+        along = [np.moveaxis(pore, axis, 0) for axis in range(3)]
+        found = np.mean([np.count_nonzero(one[lag:] & one[:-lag]) / one[lag:].size for one in along])
+        assert found == pytest.approx(expected, abs=2e-4)
 
 
 # --------------------------------------------------------------------------------------------------- asking and pictures
@@ -372,7 +374,12 @@ def test_a_mesh_is_closed_faces_outwards_and_keeps_the_volume():
     assert np.abs(np.linalg.norm(vertices - 11.5, axis=1) - 9).max() < 0.7
     full = surface.mesh(np.ones((10, 12, 14), np.uint8))  # cut faces are closed
     triangles = np.concatenate([full[1][:, [0, 1, 2]], full[1][:, [0, 2, 3]]])
-    assert volume_within(full[0], triangles) == pytest.approx(10 * 12 * 14, rel=0.02)
+    assert volume_within(full[0], triangles) == pytest.approx(10 * 12 * 14, rel=0.06)  # and their edges round
+
+
+def coloured(shown):
+    """Pixels that are neither white nor the grey of the box."""
+    return int((np.ptp(shown, axis=2) > 0.05).sum())
 
 
 def test_a_ball_is_seen_as_a_disc_from_everywhere():
@@ -380,10 +387,18 @@ def test_a_ball_is_seen_as_a_disc_from_everywhere():
     for azimuth, elevation in ((0, 0), (35, 25), (200, -60)):
         shown = surface.view(found, (24, 24, 24), azimuth, elevation, pixels=128)
         scale = 128 / (1.02 * 24 * 3**0.5)
-        assert (shown.min(axis=2) < 0.999).sum() == pytest.approx(np.pi * (9 * scale) ** 2, rel=0.05)
-    assert (surface.view(surface.mesh(np.zeros((8, 8, 8), np.uint8)), (8, 8, 8)) == 1).all()
+        assert coloured(shown) == pytest.approx(np.pi * (9 * scale) ** 2, rel=0.06)
     frames = list(surface.turning(solid_ball(5, 16), frames=3, pixels=32))
     assert [frame.shape for frame in frames] == [(32, 32, 3)] * 3
+
+
+def test_the_rarer_phase_is_shown_in_its_colour_and_a_volume_of_one_phase_as_an_empty_box():
+    ball = solid_ball(5, 16)
+    brown, blue = surface.portrait(ball), surface.portrait(1 - ball)
+    assert coloured(brown) == coloured(blue) > 0
+    assert (brown[..., 0] >= brown[..., 2]).all()
+    assert (blue[..., 2] >= blue[..., 0]).all()
+    assert coloured(surface.portrait(np.zeros((8, 8, 8), np.uint8))) == 0
 
 
 def test_surfaces_are_written_for_other_programs_in_micrometres(tmp_path):

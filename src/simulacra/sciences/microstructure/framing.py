@@ -188,7 +188,7 @@ def caption(found: Volumes) -> list[str]:
 
 
 def picture(found: Volumes) -> NDArray[np.float32]:
-    """(n, height, width, 3) in [0, 1]: the surface of the solid from above one corner, and the three middle slices, solid dark."""
+    """(n, height, width, 3) in [0, 1]: the surface of the rarer phase and the three middle slices, solid dark."""
     return np.stack([_panels(solid) for solid in found.solid.cpu().numpy()])
 
 
@@ -198,7 +198,7 @@ def _panels(solid: Bits) -> NDArray[np.float32]:
     times = max(1, round(64 / max(solid.shape)))
     tall = max(surface.PIXELS, times * max(solid.shape))
     shown = [shaded(bits.repeat(times, 0).repeat(times, 1)) for bits in slices]
-    panels = [surface.view(surface.mesh(solid), solid.shape), *shown]
+    panels = [surface.portrait(solid), *shown]
     return np.concatenate([_centred(panel, tall) for panel in panels], axis=1)
 
 

@@ -107,7 +107,7 @@ def slices(volumes: Volumes) -> Pixels:
 
 def surfaces(volumes: Volumes) -> Pixels:
     """The surface of the solid of each volume, (n, height, width, 3)."""
-    return np.stack([surface.view(surface.mesh(solid), solid.shape) for solid in volumes.solid.cpu().numpy()])
+    return np.stack([surface.portrait(solid) for solid in volumes.solid.cpu().numpy()])
 
 
 def pairs(above: Pixels, below: Pixels) -> Pixels:

@@ -27,7 +27,7 @@ FORMATS = (".stl", ".obj")
 MARGIN = 3  # voxels of pore around the volume
 PIXELS = 128  # along the edge of a view
 LIGHT = np.array([0.45, -0.55, -0.70])  # towards the light: from the right, above, and the eye
-SOLID = np.array([0.80, 0.62, 0.42])
+SOLID, PORE, EDGE = np.array([0.80, 0.62, 0.42]), np.array([0.36, 0.58, 0.76]), np.array([0.62, 0.62, 0.62])
 
 
 def mesh(solid: Bits, smoothing: float = 0.7) -> Mesh:
@@ -55,33 +55,49 @@ def _flat(cell: NDArray[np.int64], cells: NDArray[np.int64]) -> NDArray[np.int64
     return np.asarray((cell[:, 0] * cells[1] + cell[:, 1]) * cells[2] + cell[:, 2], np.int64)
 
 
-def view(found: Mesh, sides: tuple[int, ...], azimuth: float = 35.0, elevation: float = 25.0, pixels: int = PIXELS) -> NDArray[np.float32]:
-    """A picture (pixels, pixels, 3) in [0, 1] of a mesh in a box of `sides` voxels, from `azimuth` and `elevation` in degrees, in
-    parallel projection, shaded by the angle to the light and paler with distance; depth is up."""
+def portrait(solid: Bits, azimuth: float = 35.0, elevation: float = 25.0, pixels: int = PIXELS) -> NDArray[np.float32]:
+    """A picture (pixels, pixels, 3) in [0, 1] of the rarer phase of one volume (`view`): the solid in brown, or the pore in blue."""
+    rarer = bool(solid.mean() > 0.5)
+    return view(mesh(1 - solid if rarer else solid), solid.shape, azimuth, elevation, pixels, PORE if rarer else SOLID)
+
+
+def view(
+    found: Mesh, sides: tuple[int, ...], azimuth: float = 35.0, elevation: float = 25.0, pixels: int = PIXELS, colour: Array = SOLID
+) -> NDArray[np.float32]:
+    """A picture (pixels, pixels, 3) in [0, 1] of a mesh and the edges of its box of `sides` voxels, from `azimuth` and `elevation` in
+    degrees, in parallel projection, shaded by the angle to the light and paler with distance; depth is up."""
     canvas = np.ones((pixels * pixels, 3), np.float32)
+    turn, half = _rotation(azimuth, elevation), np.array(sides) / 2
+    scale = pixels / (1.02 * float(np.linalg.norm(sides)))
+    seen = _edges(half, pixels) @ turn.T  # right, down, away
+    colours = np.tile(EDGE, (len(seen), 1))
     vertices, faces = found
     if len(faces):
-        turn = _rotation(azimuth, elevation)
-        seen = (vertices - (np.array(sides) - 1) / 2) @ turn.T  # right, down, away
-        scale = pixels / (1.02 * float(np.linalg.norm(sides)))
-        normal = _normals(vertices, faces) @ turn.T
-        points, depth, bright = _dots(seen, faces, normal, scale)
-        column, row = (np.rint(points * scale + (pixels - 1) / 2)).astype(int).T
-        inside = (column >= 0) & (column < pixels) & (row >= 0) & (row < pixels)
-        order = np.argsort(-depth[inside], kind="stable")  # far ones first: what is assigned last is seen
-        place = (row * pixels + column)[inside][order]
-        span = float(np.ptp(depth)) or 1.0
-        fog = 0.35 * ((depth - depth.min()) / span)[inside][order, None]
-        shade = SOLID * (0.30 + 0.70 * bright[inside][order, None])
-        canvas[place] = shade * (1 - fog) + fog
+        dots, bright = _dots((vertices - half + 0.5) @ turn.T, faces, _normals(vertices, faces) @ turn.T, scale)
+        seen, colours = np.concatenate([seen, dots]), np.concatenate([colours, colour * (0.30 + 0.70 * bright[:, None])])
+    column, row = np.rint(seen[:, :2] * scale + (pixels - 1) / 2).astype(int).T
+    inside = (column >= 0) & (column < pixels) & (row >= 0) & (row < pixels)
+    order = np.argsort(-seen[inside, 2], kind="stable")  # far ones first: what is assigned last is seen
+    fog = 0.35 * (0.5 + seen[inside, 2] / float(np.linalg.norm(sides)))[order, None]
+    canvas[(row * pixels + column)[inside][order]] = colours[inside][order] * (1 - fog) + fog
     return canvas.reshape(pixels, pixels, 3)
 
 
 def turning(solid: Bits, frames: int = 36, pixels: int = 256) -> Iterator[NDArray[np.float32]]:
-    """Views of one volume all the way around."""
-    found = mesh(solid)
+    """Portraits of one volume all the way around."""
     for frame in range(frames):
-        yield view(found, solid.shape, azimuth=360 * frame / frames, pixels=pixels)
+        yield portrait(solid, azimuth=360 * frame / frames, pixels=pixels)
+
+
+def _edges(half: Array, dots: int) -> Array:
+    """Points along the twelve edges of a box around 0, (12 dots, 3)."""
+    along, points = np.linspace(-1, 1, dots), []
+    for axis in range(3):
+        for signs in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
+            line = np.empty((dots, 3))
+            line[:, axis], line[:, (axis + 1) % 3], line[:, (axis + 2) % 3] = along, *signs
+            points.append(line * half)
+    return np.concatenate(points)
 
 
 def _rotation(azimuth: float, elevation: float) -> Array:
@@ -101,8 +117,8 @@ def _normals(vertices: Array, faces: NDArray[np.int64]) -> Array:
     return np.asarray(total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12), np.float64)
 
 
-def _dots(seen: Array, faces: NDArray[np.int64], normal: Array, scale: float) -> tuple[Array, Array, Array]:
-    """Every face as dots closer than a pixel: places (right, down), depth, and brightness in [0, 1]."""
+def _dots(seen: Array, faces: NDArray[np.int64], normal: Array, scale: float) -> tuple[Array, Array]:
+    """Every face as dots closer than a pixel: places (right, down, away) and brightness in [0, 1]."""
     facing = normal[faces].mean(axis=1)[:, 2] < 0.2  # backs are hidden by fronts
     corner, upright = seen[faces[facing]], normal[faces[facing]]
     light = LIGHT / np.linalg.norm(LIGHT)
@@ -112,7 +128,7 @@ def _dots(seen: Array, faces: NDArray[np.int64], normal: Array, scale: float) ->
     u, v = (grid.ravel() for grid in np.meshgrid(steps, steps))
     weight = np.stack([(1 - u) * (1 - v), u * (1 - v), u * v, (1 - u) * v])  # (4, dots)
     points = np.einsum("fcx,cd->fdx", corner, weight).reshape(-1, 3)
-    return points[:, :2], points[:, 2], (lit @ weight).ravel()
+    return points, (lit @ weight).ravel()
 
 
 # --------------------------------------------------------------------------------------------------------------- files
