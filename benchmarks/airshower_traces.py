@@ -3,10 +3,12 @@
     OMP_NUM_THREADS=1 python benchmarks/airshower_traces.py [traces] [--quality]
 
 The loop makes the same trace one at a time: white noise coloured by the square root of its spectrum, waves of the transmitters, a pulse
-from its spectrum. Seconds are of processor time, the best of three rounds. With --quality, on 1,000 traces of SNR 2 in each background:
-the matched filter with 16 templates at every quarter of a step, whitened by the exact covariance. Its d' is |whitened pulse|; `place` is
-how often the largest value of the best template, put where it fits best, lies within 10 steps of the true one; `accuracy` and `found`
-take as threshold the best one, and the one that 1 % of traces without a pulse exceed.
+from its spectrum. Seconds are of processor time, the best of three rounds.
+
+With --quality, on 1,000 traces of SNR 2 in each background but the cosine, which leaves the rest of the band empty: the matched filter
+with 16 templates at every quarter of a step, whitened by the exact covariance. Its d' is |whitened pulse|; `place` is how often the
+largest value of the best template, put where it fits best, lies within 10 steps of the true one; `accuracy` and `found` take as threshold
+the best one, and the one that 1 % of traces without a pulse exceed.
 """
 
 import sys
@@ -90,7 +92,7 @@ def main():
         print(f"{name:<12}{rate:>8,.0f}   {rate / loop:.1f}")
     if "--quality" in sys.argv:
         print("\nbackground     d'   place   accuracy   found at 1 % false alarms")
-        for name in air.BACKGROUNDS:
+        for name in ("measured", "uniform", "white"):
             strength, placed, accuracy, found = quality(name)
             print(f"{name:<12}{strength:5.2f}   {placed:.3f}   {accuracy:.3f}      {found:.3f}")
 
