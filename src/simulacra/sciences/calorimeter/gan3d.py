@@ -94,7 +94,7 @@ class Staged:
         """Showers at positions (n, latent). On the way to other conditions the logarithm of the energy moves evenly; the particle changes
         half-way."""
         asked = like if towards is None or share is None else between(like, towards, share)
-        first, second = position.split([self.layers.latent, self.cells.latent], 1)
+        first, second = position[:, : self.layers.latent], position[:, self.layers.latent :]
         return self.cells.imagine(second, self.layers.imagine(first, asked))
 
     def ask(self, n: int, conditions: Mapping[str, str]) -> Showers:

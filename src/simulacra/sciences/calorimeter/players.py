@@ -95,12 +95,14 @@ class Generating(nn.Module):
         shape = shape_of(cells)
         first = 8 * shape.core[0] * shape.core[1] * shape.core[2]
         one, two, three = shape.kernels
-        same = [side for k in reversed(one) for side in ((k - 1) // 2, k - 1 - (k - 1) // 2)]
-        layers = [
+        layers: list[nn.Module] = [
             nn.Linear(latent, first), nn.Unflatten(1, (8, *shape.core)),
-            nn.ConstantPad3d(same, 0.0), nn.Conv3d(8, 64, one), nn.LeakyReLU(FALL), _normed(64), nn.Upsample(scale_factor=shape.grown[0]),
-            _padded(shape.pads[0]), nn.Conv3d(64, 6, two), nn.LeakyReLU(FALL), _normed(6), nn.Upsample(scale_factor=shape.grown[1]),
-            _padded(shape.pads[1]), nn.Conv3d(6, 6, three), nn.LeakyReLU(FALL), nn.Conv3d(6, 1, 2, bias=False), nn.ReLU(),
+            _padded([((k - 1) // 2, k - 1 - (k - 1) // 2) for k in one]),
+            nn.Conv3d(8, 64, one), nn.LeakyReLU(FALL), _normed(64), nn.Upsample(scale_factor=shape.grown[0]),
+            _padded([(p, p) for p in shape.pads[0]]),
+            nn.Conv3d(64, 6, two), nn.LeakyReLU(FALL), _normed(6), nn.Upsample(scale_factor=shape.grown[1]),
+            _padded([(p, p) for p in shape.pads[1]]),
+            nn.Conv3d(6, 6, three), nn.LeakyReLU(FALL), nn.Conv3d(6, 1, 2, bias=False), nn.ReLU(),
         ]  # fmt: skip
         self.net = nn.Sequential(*layers)
         self.asked = asked
@@ -142,5 +144,7 @@ def _normed(channels: int) -> nn.Module:
     return nn.BatchNorm3d(channels, eps=LEAST, momentum=RUNNING)
 
 
-def _padded(pad: Three) -> nn.Module:
-    return nn.ConstantPad3d([side for p in reversed(pad) for side in (p, p)], 0.0)
+def _padded(sides: Sequence[tuple[int, int]]) -> nn.Module:
+    """Zeros before and after each of three axes."""
+    (a, b), (c, d), (e, f) = sides
+    return nn.ConstantPad3d((e, f, c, d, a, b), 0.0)

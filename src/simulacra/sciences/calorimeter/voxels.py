@@ -51,6 +51,7 @@ class Laws(nn.Module):
     width: Tensor
     trend: Tensor
     scale: Tensor
+    most: Tensor
     nothing: Tensor
     quantile: Tensor
 
@@ -60,6 +61,7 @@ class Laws(nn.Module):
         self.register_buffer("width", torch.ones(groups))  # from there to the last
         self.register_buffer("trend", torch.zeros(groups, 4))  # of log x, by powers of c from -1 to 1 over the places
         self.register_buffer("scale", torch.zeros(groups, 4))  # of the logarithm of its typical deviation from that
+        self.register_buffer("most", torch.zeros(groups))  # largest of training: nothing beyond it is drawn
         self.register_buffer("nothing", torch.ones(groups, PLACES))
         self.register_buffer("quantile", torch.zeros(groups, PLACES, KNOTS))
 
@@ -73,14 +75,15 @@ class Laws(nn.Module):
         trend = _trend(at, np.log(x[some]))
         left = np.log(x[some]) - polyval(at, trend)
         scale = _trend(at, np.log(np.abs(left) + 1e-4))
-        left /= np.exp(polyval(at, scale))
-        order = np.argsort(left)
-        left, at = left[order], at[order]
+        unit: Array = np.asarray(left / np.exp(polyval(at, scale)), np.float64)
+        order = np.argsort(unit)
+        unit, at = unit[order], at[order]
+        self.most[group] = float(x.max())
         self.trend[group], self.scale[group] = torch.from_numpy(trend), torch.from_numpy(scale)
         for place, centre in enumerate(np.linspace(-1, 1, PLACES)):
             weight = _around(u, centre)
             self.nothing[group, place] = 1 - weight[some].sum() / weight.sum()
-            self.quantile[group, place] = torch.from_numpy(_quantiles(left, _around(at, centre)))
+            self.quantile[group, place] = torch.from_numpy(_quantiles(unit, _around(at, centre)))
 
     def _place(self, which: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """c from -1 to 1, the row of the flat table before it, and the share of the way to the next."""
@@ -110,7 +113,7 @@ class Laws(nn.Module):
         one, two = (self._quantile(row, share, k) for k in (knot, knot + 1))
         left = (one + (place - knot) * (two - one)) * _polynomial(self.scale[which], u).exp()
         x = torch.zeros_like(g)
-        x[some] = (_polynomial(self.trend[which], u) + left).exp()
+        x[some] = torch.minimum((_polynomial(self.trend[which], u) + left).exp(), self.most[which])
         return x
 
     def gaussian(self, x: Tensor, which: Tensor, c: Tensor, spread: Tensor | None = None) -> Tensor:
@@ -129,7 +132,8 @@ class Laws(nn.Module):
         place = knot + ((left - one) / (two - one)).clamp(-8, 9)
         v = torch.special.ndtr(place * (2 * REACH / (KNOTS - 1)) - REACH)
         chance[some] = nothing + (1 - nothing) * v
-        return torch.special.ndtri(chance.clamp(1e-6, 1 - 1e-6))
+        found: Tensor = torch.special.ndtri(chance.clamp(1e-6, 1 - 1e-6))
+        return found
 
 
 def _polynomial(coefficient: Tensor, u: Tensor) -> Tensor:
@@ -195,7 +199,7 @@ class Asked(nn.Module):
     @classmethod
     def of(cls, training: Showers) -> Asked:
         """What training showers allow."""
-        kinds, log_incident = training.particle.long().unique(), training.incident.log()
+        kinds, log_incident = torch.tensor(sorted(set(training.particle.tolist()))), training.incident.log()
         found = cls(len(kinds))
         for name, value in (("kinds", kinds), ("low", log_incident.min()), ("high", log_incident.max())):
             getattr(found, name).copy_(value)
@@ -242,13 +246,11 @@ class Law(nn.Module):
 
     orbit: Tensor
     centre: Tensor
-    most: Tensor
 
     def __init__(self, layers: int, rows: int, columns: int, *, kinds: int, orbits: int) -> None:
         super().__init__()
         self.grid = (layers, rows, columns)
         self.asked = Asked(kinds)
-        self.register_buffer("most", torch.ones(()))  # largest E_sum / E of training
         self.register_buffer("orbit", torch.zeros(rows, columns, dtype=torch.int64))
         self.register_buffer("centre", torch.zeros(2))
         self.of_layers = Laws(kinds * (layers + 1))
@@ -266,7 +268,6 @@ class Law(nn.Module):
         found.orbit.copy_(orbit)
         found.centre.copy_(torch.tensor(centre))
         shares, total = _layer_shares(training)
-        found.most.copy_(shares[:, 0].max())
         for number, kind in enumerate(asked.kinds.tolist()):
             chosen = training.particle == kind
             c = training.incident[chosen].log().double().numpy()
@@ -315,7 +316,7 @@ class Law(nn.Module):
         """Energies (n, layers) in MeV under the conditions of `like`."""
         which = self._kind(like) + torch.arange(g.shape[1], device=g.device)
         x = self.of_layers.numbers(g, which, like.incident.log()[:, None])
-        total = x[:, :1].clamp(max=float(self.most)) * 1000 * like.incident[:, None]
+        total = x[:, :1] * 1000 * like.incident[:, None]
         return total * _summing_to_one(x[:, 1:], g[:, 1:])
 
     # --- cells ---
@@ -340,7 +341,22 @@ class Law(nn.Module):
         """Energies (n, layers, rows, columns) in MeV whose layers sum to `total` (n, layers)."""
         x = self.of_cells.numbers(g.flatten(1), self._which_cell(), self._given(total))
         layers = len(g), self.grid[0], -1
-        return (total[..., None] * _summing_to_one(x.view(*layers), g.reshape(*layers))).view(g.shape)
+        shares = _summing_to_one(_filled(x.view(*layers), self._core()), g.reshape(*layers))
+        return (total[..., None] * shares).view(g.shape)
+
+    def _core(self) -> Tensor:
+        """Which cells of a layer (cells,) lie next to the axis."""
+        row, column = (min(int(place), side - 1) for place, side in zip(self.centre.tolist(), self.grid[1:], strict=True))
+        return self.orbit.flatten() == self.orbit[row, column]
+
+
+def _filled(x: Tensor, core: Tensor) -> Tensor:
+    """Shares x (n, layers, cells), those of the `core` scaled so that all sum to 1, where they can be. The core holds most of a layer's
+    energy: what it holds and what others hold is one fluctuation, and dividing all by their sum would move the mean of both."""
+    inside = (x * core).sum(-1, keepdim=True)
+    left = 1 - (x * ~core).sum(-1, keepdim=True)
+    scale = torch.where((left > 0) & (inside > 0), left / inside.clamp_min(LEAST), torch.ones_like(left))
+    return torch.where(core, x * scale, x)
 
 
 def _summing_to_one(x: Tensor, g: Tensor) -> Tensor:
@@ -378,8 +394,9 @@ def orbits(centre: Sequence[float], rows: int, columns: int) -> Tensor:
     down = (torch.arange(rows) - centre[0]).abs()[:, None].expand(rows, columns)
     across = (torch.arange(columns) - centre[1]).abs().expand(rows, columns)
     near, far = torch.minimum(down, across), torch.maximum(down, across)
-    _, number = torch.unique((2 * near + 1000 * 2 * far).long(), return_inverse=True)
-    return number
+    keys = (2 * near + 1000 * 2 * far).long().flatten().tolist()
+    numbers = {key: number for number, key in enumerate(sorted(set(keys)))}
+    return torch.tensor([numbers[key] for key in keys]).view(rows, columns)
 
 
 def turned(g: Tensor, centre: Sequence[float]) -> Tensor:
