@@ -102,6 +102,20 @@ def test_amsgrad_never_forgets_the_largest_gradient():
     assert moved[1] < 0.1 * moved[0]
 
 
+def test_nesterov_turns_with_the_gradient_where_adam_goes_on():
+    moved = []
+    for nesterov in (False, True):
+        net = nn.Linear(1, 1, bias=False)
+        descent = Descent(net, lr=0.1, nesterov=nesterov)
+        for _ in range(50):
+            descent(net.weight.sum())
+        before = net.weight.item()
+        descent(-net.weight.sum())
+        moved.append(net.weight.item() - before)
+    assert moved[0] == pytest.approx(-0.08, rel=0.02)  # 0.9 of the old direction less 0.1
+    assert moved[1] > 0
+
+
 def test_the_average_forgets_the_initial_weights_early_and_is_long_later():
     net = nn.Linear(1, 1, bias=False)
     descent = Descent(net, lr=1e-9, ema=0.99)
@@ -113,7 +127,7 @@ def test_the_average_forgets_the_initial_weights_early_and_is_long_later():
     assert not descent.average.weight.requires_grad
 
 
-@pytest.mark.parametrize("options", [{"clip": 1.0}, {"clip": "adaptive", "amsgrad": True}])
+@pytest.mark.parametrize("options", [{"clip": 1.0}, {"clip": "adaptive", "amsgrad": True}, {"nesterov": True}])
 def test_a_saved_descent_goes_on_as_if_it_had_not_been_saved(options):
     def fresh():
         torch.manual_seed(0)

@@ -22,7 +22,7 @@ from simulacra import report, study
 from simulacra.evidence import Evidence, Figure
 from simulacra.movie import as_bytes, gif_within
 from simulacra.runs import Damaged, Run, environment, write_atomically
-from simulacra.study import Learner, Noise, Recipe, Refused, Samples, Split, Study, Traces
+from simulacra.study import Blocks, Learner, Noise, Recipe, Refused, Samples, Split, Study, Traces
 from simulacra.training import Outcome, StopRequested, device_of, fit, stopping_at_once
 
 BLOCK = 64  # rows drawn together, always at the same places: row i does not depend on how many are asked for
@@ -186,19 +186,21 @@ def _finished(folder: Run, changes: Mapping[str, Any] | None) -> tuple[Study[Any
 def draw_like(learner: Learner[Any], like: Samples, *, seed: int, device: torch.device, watch: Watch | None = None) -> Any:
     """One drawn row per row of `like`. Row i is the same for any length of `like` that holds the same conditions.
 
-    Blocks are filled up to BLOCK rows because the last bits of a convolution or a matrix product depend on the batch size.
+    Blocks are filled up to BLOCK rows, or those that the learner says, because the last bits of a convolution or a matrix product depend
+    on the batch size.
     After each, `watch` is told how many rows are done and how many a second.
     """
     parts = []
+    size = learner.at_once(like) if isinstance(learner, Blocks) else BLOCK
     began = time.monotonic()
     with torch.no_grad():
-        for start in range(0, len(like), BLOCK):
-            rows = range(start, start + BLOCK)
-            at = torch.arange(start, start + BLOCK).clamp(max=len(like) - 1)
+        for start in range(0, len(like), size):
+            rows = range(start, start + size)
+            at = torch.arange(start, start + size).clamp(max=len(like) - 1)
             block = learner.draw(like[at].to(device), Noise(seed, rows)).to("cpu")
-            parts.append(block[: min(BLOCK, len(like) - start)])
+            parts.append(block[: min(size, len(like) - start)])
             if watch:
-                done = min(start + BLOCK, len(like))
+                done = min(start + size, len(like))
                 watch(done, {}, done / max(time.monotonic() - began, 1e-9))
     return type(like).join(parts)
 

@@ -218,6 +218,15 @@ class Asks(Protocol):
 
 
 @runtime_checkable
+class Blocks(Protocol):
+    """A learner whose rows may be large: it says how many are drawn together, which is else a fixed number."""
+
+    def at_once(self, like: Any) -> int:
+        """Rows of one block of a draw for `like`: the same number however many rows `like` has."""
+        ...
+
+
+@runtime_checkable
 class Ships(Protocol):
     """A learner that needs less to draw than to go on learning: optimiser states and critics need not travel."""
 

@@ -96,12 +96,30 @@ class Diffusing(Denoising[Volumes]):
         drawn = self.walked(torch.cat([half, -half]))
         self.head.level.copy_(self.head.calibrated(drawn, self.fraction))
 
+    def at_once(self, like: Volumes) -> int:
+        """Volumes of those sides that are drawn together."""
+        return max(1, AT_ONCE // math.prod(like.sides))
+
     def draw(self, like: Volumes, noise: Noise) -> Volumes:
         """One volume per row of `like`, of its sides."""
         sides = [-(-side // self.multiple) * self.multiple for side in like.sides]
         fields = self.walked(noise.normal(1, *sides).to(like.solid.device))
         depth, height, width = like.sides
         return self.samples_from(fields[:, :, :depth, :height, :width], like)
+
+    def trace(self, like: Volumes, noise: Noise, frames: int) -> list[Volumes]:
+        """As in the family, of volumes of the side of training."""
+        return super().trace(self._of_training(like), noise, frames)
+
+    def imagine(self, position: Tensor, like: Volumes, towards: Volumes | None = None, share: Tensor | None = None) -> Volumes:
+        """As in the family, of volumes of the side of training."""
+        return super().imagine(position, self._of_training(like), towards, share)
+
+    def _of_training(self, like: Volumes) -> Volumes:
+        if like.sides != self.shape[1:]:
+            sides = " x ".join(map(str, like.sides))
+            raise Refused(f"movies and truncated draws are of {self.shape[-1]} voxels, as in training, not of {sides}; leave --side out")
+        return like
 
     def walked(self, noise: Tensor) -> Tensor:
         """Standard normal noise (n, 1, ...) as drawn fields, a few at once."""
