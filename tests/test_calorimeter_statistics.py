@@ -229,14 +229,16 @@ def test_halves_of_nature_are_alike_in_energies_and_particles(nature):
 
 
 def test_empty_showers_and_energies_over_a_range_can_be_judged():
-    rng = np.random.default_rng(0)
-    sides = [simulate(np.exp(rng.uniform(np.log(5), np.log(50), 60)), PHOTON, 6, seed=seed) for seed in (1, 2)]
+    incident = np.exp(np.random.default_rng(0).uniform(np.log(5), np.log(50), 60))
+    sides = [simulate(incident, PHOTON, 6, seed=seed) for seed in (1, 2)]
     energy = sides[1].energy.clone()
     energy[:5] = 0
     evidence = judge(sides[0], changed(sides[1], energy))
     assert len(found(evidence, "response by energy").grid) == 6
     assert all(np.isfinite(f.distance) for f in evidence.findings)
-    assert evidence.remarks == ["showers of one particle and all energies are compared together: too few are alike in both"]
+    assert evidence.remarks == []  # six ranges of energy, ten showers of each on both sides
+    other = simulate(incident[::-1] ** 0.9, PHOTON, 6, seed=3)
+    assert judge(sides[0], other).remarks == ["showers of one particle and all energies are compared together: too few are alike in both"]
 
 
 def test_sides_that_cannot_be_compared_are_refused(nature):

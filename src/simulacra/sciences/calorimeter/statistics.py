@@ -52,12 +52,16 @@ class _Ruler:
     hot: Array  # edges of log10 E (MeV) of hits
     groups: NDArray[np.int64]  # first layer of each group
 
+    def level(self, showers: Showers) -> NDArray[np.int64]:
+        """Number (n,) of the level that each shower's incident energy belongs to."""
+        log = np.log10(showers.incident.cpu().numpy().astype(np.float64))
+        return np.clip(np.searchsorted(self.reach, log) - 1, 0, len(self.levels) - 1)
+
     def measure(self, showers: Showers) -> dict[str, Array]:
         """Rows per shower of every statistic."""
         energy, share = cells(showers), response(showers)
         found = profiles(showers)
-        place = np.clip(np.searchsorted(self.reach, np.log10(showers.incident.cpu().numpy())) - 1, 0, len(self.levels) - 1)
-        level = np.eye(len(self.levels))[place]
+        level = np.eye(len(self.levels))[self.level(showers)]
         depth, length = moments(found["layer"])
         (_, high), (_, wide) = moments(found["row"]), moments(found["column"])
         spectrum = hits(energy, self.hot)
@@ -105,14 +109,15 @@ def judge(
     """Held-out against drawn showers, shower by shower; neither side knows where the other came from.
 
     Rivals, each wrong in the way that its statistic should notice: `wrong scale` (nature 5 % too bright) for the sampling fraction,
-    `mean shower` (of its energy and particle) for all that fluctuates, `blurred nature` (one cell, all ways) for profiles, widths and
-    hits, `shuffled layers` (each layer from another shower of its energy and particle) for what layers have to do with each other, `one
-    shower` (nature's first: collapse) for coverage, and `copied training showers` for memorisation.
+    `deeper nature` (by half a layer) for the longitudinal profile, `mean shower` (of its energy and particle) for all that fluctuates,
+    `blurred nature` (one cell, all ways) for profiles across, widths and hits, `shuffled layers` (each layer from another shower of its
+    energy and particle) for what layers have to do with each other, `one shower` (nature's first: collapse) for coverage, and `copied
+    training showers` for memorisation.
     """
     _comparable(nature, drawn, training)
     rng = np.random.default_rng([seed, 0xCA10])
     ruler = _ruler(nature, drawn)
-    labels, remarks = _conditions(nature, drawn)
+    labels, remarks = _conditions(nature, drawn, ruler)
     sets = {"nature": nature, "drawn": drawn, **_rivals(nature, labels[0], training, rng)}
     tables = {name: ruler.measure(showers) for name, showers in sets.items()}
     _add_features(tables, sets, training, rng)
@@ -135,9 +140,9 @@ def _by(grid: tuple[int, int, int]) -> str:
     return " x ".join(map(str, grid))
 
 
-def _conditions(nature: Showers, drawn: Showers) -> tuple[tuple[Array, Array], list[str]]:
+def _conditions(nature: Showers, drawn: Showers, ruler: _Ruler) -> tuple[tuple[Array, Array], list[str]]:
     """One label per shower for its energy and particle where both sides hold the same, enough of each; and what the reader must know."""
-    both = [np.stack([energies_of(side), side.particle.cpu().numpy().astype(np.float64)], axis=1) for side in (nature, drawn)]
+    both = [np.stack([ruler.level(side), side.particle.cpu().numpy()], axis=1) for side in (nature, drawn)]
     for columns, what in (((0, 1), ""), ((0,), "of one energy and all particles"), ((1,), "of one particle and all energies")):
         rows = np.concatenate([side[:, columns] for side in both])
         label = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1).astype(np.float64)
@@ -160,6 +165,7 @@ def _rivals(nature: Showers, labels: Array, training: Showers | None, rng: np.ra
             shuffled[rows, layer] = share[rng.permutation(len(rows)), layer] * incident[rows, None, None]
     rivals = {
         "wrong scale": energy * 1.05,
+        "deeper nature": (energy + np.pad(energy, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]) / 2,
         "mean shower": mean,
         "blurred nature": ndimage.gaussian_filter(energy, (0, 1, 1, 1), mode="constant"),
         "shuffled layers": shuffled,
@@ -258,13 +264,13 @@ def _scatter_at(means: Array) -> Array:
 
 def _of_profiles(nature: Showers) -> list[Statistic[Any]]:
     found = []
-    for name, axis, count in zip(
-        ("longitudinal profile", "profile along rows", "profile along columns"), ("layer", "row", "column"), nature.grid, strict=True
-    ):
+    names = ("longitudinal profile", "profile along rows", "profile along columns")
+    rivals = ("deeper nature", "blurred nature", "blurred nature")
+    for name, axis, count, rival in zip(names, ("layer", "row", "column"), nature.grid, rivals, strict=True):
         found.append(
             average(
                 name, "log10 share of E", f"log10 of the mean share of the incident energy in each {axis}; distance: root mean square.",
-                _read(name), np.arange(1.0, count + 1), axis, rival="blurred nature", function=lambda mean: np.log10(mean + RAREST),
+                _read(name), np.arange(1.0, count + 1), axis, rival=rival, function=lambda mean: np.log10(mean + RAREST),
             )
         )  # fmt: skip
     return found
