@@ -203,6 +203,7 @@ def _panels(solid: Bits) -> NDArray[np.float32]:
 
 
 def shaded(bits: Bits) -> NDArray[np.float32]:
+    """Colours (..., 3) of slices of bits: solid dark, pore pale."""
     shades = np.array([[0.96, 0.94, 0.90], [0.27, 0.33, 0.42]], np.float32)
     return shades[bits]
 
