@@ -117,6 +117,14 @@ def test_traces_of_another_level_are_scaled_for_the_model_and_what_it_recovers_i
         assert written["spread"][0, 0] == pytest.approx(np.median(volts.std(axis=1)) / simulate.LEVEL, rel=0.01)
 
 
+def test_pulses_nearly_everywhere_are_told_to_be_suspicious(halved, tmp_path):
+    volts = np.abs(simulate.simulate(40, seed=3).measured.numpy())
+    for sign, suspicious in ((1, True), (-1, False)):
+        np.savez(tmp_path / "mine.npz", traces=sign * volts, rate=180.0)
+        out = call_quietly("denoise", tmp_path / "mine.npz", "-o", tmp_path / "clean.npz")[1]
+        assert ("your noise is not what the model learned from" in " ".join(out.split())) == suspicious
+
+
 def test_what_cannot_be_denoised_or_written_is_refused_before_anything_is_computed(halved, mine, tmp_path, monkeypatch):
     monkeypatch.setattr(Halver, "draw", lambda *_: pytest.fail("the learner was asked"))
     path = mine[0]

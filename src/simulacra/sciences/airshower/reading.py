@@ -39,6 +39,7 @@ UNITS = {"mv": 1.0, "v": 1e3, "uv": 1e-3, "\N{MICRO SIGN}v": 1e-3, "\N{GREEK SMA
 CLOCKS = {"time_us": 1.0, "time_ns": 1e3, "time_s": 1e-6, "time_ms": 1e-3}  # steps per us of a time column, over its step
 SAME_RATE = 1e-3  # relative difference of rates that are one rate
 SAME_LEVEL = 1.25  # ratio of two levels of noise that are one level
+CLAIMED, FEW = 0.9, 20  # share of so many traces with a pulse that is told to be suspicious
 FLAT_TOP = 5  # steps at the very highest or lowest value of a trace: the range of the digitiser ended there
 DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, zlib.error, zipfile.BadZipFile)  # what readers raise on broken files
 
@@ -95,6 +96,11 @@ class Given:
         _write(arrays, path)
         found = int((drawn.presence > 0.5).sum())
         lines = [f"{len(drawn)} traces denoised: {found} hold a pulse (p > 0.5)"]
+        if found > CLAIMED * len(drawn) >= CLAIMED * FEW:
+            lines.append(
+                "Warning: nearly all traces are said to hold a pulse; unless they were triggered on one, your noise is not what the model "
+                "learned from: train one with noise of yours"
+            )
         if self.rejected:
             lines.append(f"{len(self.rejected)} set aside, nan in the file; {self.dead} of them from dead channels")
         return lines
