@@ -62,7 +62,7 @@ class DenoiserRecipe(TraceRecipe):
         "corrected", description="The articles' autoencoder, or matched filters corrected by a U-Net."
     )
     templates: PositiveInt = Field(16, le=512, description="Training pulses that the matched filters of the U-Net know.")
-    widths: tuple[PositiveInt, ...] = Field((32, 64), description="Channels of the network at each length, from the trace down.")
+    widths: tuple[PositiveInt, ...] = Field((16, 32), description="Channels of the network at each length, from the trace down.")
     patch: PositiveInt = Field(8, le=64, description="Steps that are one place of the U-Net.")
     remixed: bool = Field(True, description="Pair training pulses and training noise anew in every step, with random signs.")
     spectral: float = Field(0.2, ge=0, le=10, description="Weight of the error over frequency beside that over time.")
@@ -299,18 +299,16 @@ def figures(learner: Denoiser, split: Split[Traces], seed: int) -> list[Figure]:
 
 
 paper = DenoiserRecipe(
-    network="bottleneck", widths=(16, 16, 16), simulated=50_000, steps=6000, batch=64, draws=10_000, spectral=0.0, threads=1, ema=0.0,
+    network="bottleneck", widths=(8, 16, 16), simulated=50_000, steps=4000, batch=64, draws=10_000, spectral=0.0, threads=1, ema=0.0,
 )  # fmt: skip
-laptop = DenoiserRecipe(steps=12_000, batch=64, draws=10_000, threads=1)
+laptop = DenoiserRecipe(steps=16_000, batch=64, draws=10_000, threads=1)
 
 study = Study(
     title="Radio pulses of air showers recovered from noise",
     source="Erdmann, Schl\u00fcter, \u0160m\u00edda 2019, Classification and Recovery of Radio Signals from Cosmic Ray Induced Air Showers "
     "with Deep Learning, arXiv:1901.04079",
     recipes={
-        "quick": laptop.model_copy(
-            update={"simulated": 4000, "steps": 150, "draws": 800, "widths": (16, 32), "templates": 12, "ema": 0.98}
-        ),
+        "quick": laptop.model_copy(update={"simulated": 4000, "steps": 150, "draws": 800, "ema": 0.98}),
         "laptop": laptop,
         "paper": paper,
     },
