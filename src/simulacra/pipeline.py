@@ -223,9 +223,8 @@ def judge_files(
     asked: Study[Any, Any], drawn: Path, nature: Path | None, training: Path | None, recipe: Recipe
 ) -> tuple[Evidence, Any, Any]:
     """Judge samples that another program wrote, against a file of nature or the held-out part that `recipe` loads."""
-    samples = asked.read(drawn)
+    samples = asked.read_as(drawn, recipe) if nature is None and asked.read_as else asked.read(drawn)
     if nature is None:
-        samples = asked.read_as(drawn, recipe) if asked.read_as else samples
         split = asked.load(recipe)
         reference, known = spread(split.held_out, len(samples)), split.train
     else:

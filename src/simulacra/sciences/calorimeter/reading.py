@@ -191,7 +191,10 @@ def _on_grid(path: Path, found: Mapping[str, Array], layout: Layout) -> Array:
     own = tuple(int(side) for side in found["grid"]) if "grid" in found else KNOWN_GRIDS.get(flat.shape[1])
     grid = layout.grid or own
     if grid is None:
-        raise Refused(f"{path}: {flat.shape[1]} voxels a shower; say how they are laid out: --grid LAYERS,ROWS,COLUMNS")
+        raise Refused(
+            f"{path}: {flat.shape[1]} voxels a shower; say how they are laid out: --grid LAYERS,ROWS,COLUMNS, "
+            "or an attribute `grid` of the file"
+        )
     if int(np.prod(grid)) != flat.shape[1] or len(grid) != 3:
         raise Refused(f"{path}: {flat.shape[1]} voxels a shower are no grid of {_by(grid)}; their product must be their number")
     return flat.reshape(len(flat), *grid)
