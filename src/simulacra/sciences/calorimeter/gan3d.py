@@ -319,7 +319,7 @@ def restore(recipe: ShowerGenerator, state: Mapping[str, Tensor]) -> Staged | Sh
     return game
 
 
-laptop = ShowerGenerator(steps=12_000, batch=128, draws=2000, threads=1)
+laptop = ShowerGenerator(steps=8000, batch=128, draws=2000, threads=1)
 
 study = Study(
     title="Calorimeter showers of an asked particle and energy, by diffusion and by 3DGAN",
