@@ -288,7 +288,7 @@ def test_one_large_volume_is_split_by_region_and_says_how_many_cubes_are_apart(t
     assert "side by side there would be 32" in split.origin
     assert (split.train.voxel == 2).all()
     assert len(next(iter(split.files.values()))) == 64
-    with pytest.raises(Refused, match=r"smaller than the training cube of 100; give --side 64"):
+    with pytest.raises(Refused, match=r"smaller than the training cube of 100; give --side 21"):
         framing.load(recipe.model_copy(update={"side": 100}))
 
 

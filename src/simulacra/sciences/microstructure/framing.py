@@ -81,7 +81,8 @@ def _given(recipe: MicrostructureRecipe, path: Path) -> Split[Volumes]:
     smallest = min(found.volumes.sides)
     if smallest < recipe.side:
         sides = " x ".join(map(str, found.volumes.sides))
-        hint = f"--side {smallest}" if smallest >= data.SMALLEST else "a larger volume"
+        fits = smallest if len(found.volumes) > 1 else min(smallest, found.volumes.sides[0] // 3)  # three regions of one volume
+        hint = f"--side {fits}" if fits >= data.SMALLEST else "a larger volume"
         raise Refused(f"{path}: {sides} voxels are smaller than the training cube of {recipe.side}; give {hint}")
     parts, line = _by_region(recipe, found.volumes, path) if len(found.volumes) == 1 else _divided(recipe, found.volumes, path)
     return Split(*parts, line, sums, found.lines)
