@@ -123,7 +123,7 @@ def _which_phases(path: Path, grey: Array, values: Array) -> str:
     if len(values) <= FEW and np.allclose(values, np.rint(values)):
         shares = ", ".join(f"{value:g} in {np.mean(grey == value):.1%}" for value in values)
         middle = (float(values[-2]) + float(values[-1])) / 2
-        return f"{path}: holds {len(values)} phases ({shares} of the voxels); two are modelled: {ask} {middle:g}, which joins all but the last"
+        return f"{path}: holds {len(values)} phases ({shares} of the voxels); two are modelled: {ask} {middle:g}, to join all but the last"
     span = f"{len(values)} grey values from {values[0]:g} to {values[-1]:g}"
     return f"{path}: holds {span}, not two phases; {ask} {otsu(grey):g} (Otsu's, which separates them best: look at the histogram)"
 
