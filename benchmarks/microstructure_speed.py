@@ -3,8 +3,8 @@
     python benchmarks/microstructure_speed.py [RUN ...] [--cubes 32] [--larger 64]
 
 Without a RUN, the players of the `laptop` and `paper` recipes as they are before training: a draw costs the same. All in one process
-on one thread; the median of three rounds, and one round of a volume of the larger side. Seconds of training are those that a RUN folder
-has recorded.
+on one thread, in processor time; the median of three rounds, and one round of a volume of the larger side. Seconds of training are
+those that a RUN folder has recorded.
 
     break-even cubes = training seconds / (simulator's seconds per cube - generator's seconds per cube)
 
@@ -34,9 +34,9 @@ def seconds(work, n, rounds=3):
     work()
     found = []
     for _ in range(rounds):
-        began = time.perf_counter()
+        began = time.process_time()
         work()
-        found.append((time.perf_counter() - began) / n)
+        found.append((time.process_time() - began) / n)
     return statistics.median(found)
 
 
