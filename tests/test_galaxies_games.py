@@ -270,8 +270,9 @@ def test_the_nearest_training_image_of_a_turned_one_is_that_one(nature: Images) 
 
 def test_a_latent_path_keeps_its_sky_and_a_morph_passes_through_every_class() -> None:
     game = small_game("galaxies.acgan")
-    way = adversarial.path(game, some(), 0)
-    assert len(way) == adversarial.FRAMES
+    moments = adversarial.path(game, some(), 0)
+    assert len(moments) == adversarial.FRAMES
+    way = data.Images.join(moments)
     steps = (way.pixels[1:].float() - way.pixels[:-1].float()).abs().mean((1, 2, 3))
     far = (way.pixels[: adversarial.FRAMES // 2].float() - way.pixels[adversarial.FRAMES // 2 :].float()).abs().mean()
     assert steps.max() < far + 1

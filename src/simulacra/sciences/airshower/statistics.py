@@ -359,13 +359,13 @@ def _calibration(trial: Trial, seed: int) -> list[Finding]:
     distance, ceiling = float(apart(even)[0]), max(float(apart(even, other=True)[0]), 1e-9)
     low, high = np.percentile(apart(rows) / np.maximum(apart(rows, other=True), 1e-9), [2.5, 97.5])
     number = np.maximum(count.sum(axis=0), 1)
-    curves = [np.sqrt(v.sum(axis=0) / number) for v in (missed, told)]
+    error, promised = (np.sqrt(v.sum(axis=0) / number) for v in (missed, told))
     band = np.sqrt((rows @ missed) / np.maximum(rows @ count, 1)).std(axis=0)
     return [
         Finding(
             "calibration of the spread", "mV",
             "Root mean square error of steps, by how much was recovered there, against the spread told for them; distance: mean absolute "
-            "difference in dex; the floor is 0.", "recovered signal (mV)", np.maximum(sizes.sum(axis=0) / number, 1e-6), *curves,
+            "difference in dex; the floor is 0.", "recovered signal (mV)", np.maximum(sizes.sum(axis=0) / number, 1e-6), error, promised,
             np.full(len(parts), math.sqrt(alike)), band, "one spread for all", distance, 0.0, ceiling, distance / ceiling, float(low),
             float(high), log_grid=True, log_values=True,
         )

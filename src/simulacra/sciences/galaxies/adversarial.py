@@ -219,7 +219,7 @@ def figures(learner: Game[Images], split: Split[Images], seed: int) -> list[Figu
         ),
         Figure(
             "A path through the latent space", f"Great circles between {STOPS} positions; the noise of the sky stays.",
-            pictures.gif([image[None] for image in path(learner, split.held_out, seed)]),
+            pictures.gif(path(learner, split.held_out, seed)),
         ),
     ]  # fmt: skip
     labels = split.held_out.label
@@ -245,12 +245,13 @@ def beside_nearest(drawn: Images, training: Images) -> NDArray[np.uint8]:
     return data.sheet(rows, columns=len(drawn))
 
 
-def path(learner: Game[Images], like: Images, seed: int) -> Images:
-    """Images on a closed way through STOPS positions; what says which galaxy travels, the noise stays."""
+def path(learner: Game[Images], like: Images, seed: int) -> list[Images]:
+    """One image at each moment of a closed way through STOPS positions; what says which galaxy travels, the noise stays."""
     position = Noise(seed, range(STOPS)).normal(learner.latent)
     travels = getattr(learner.generator.average, "style", learner.latent)
     style = latent_path(position[:, :travels], FRAMES)
-    return _imagined(learner, torch.cat([style, position[:1, travels:].expand(FRAMES, -1)], 1), like[[0] * FRAMES])
+    found = _imagined(learner, torch.cat([style, position[:1, travels:].expand(FRAMES, -1)], 1), like[[0] * FRAMES])
+    return [found[i : i + 1] for i in range(FRAMES)]
 
 
 def _imagined(learner: Game[Images], position: Tensor, like: Images) -> Images:
