@@ -60,7 +60,7 @@ study = Study(
     },
     expect={
         "quick": "about 45 s of processor time on one core (from single steps)",
-        "laptop": "13 min on half a core with 7,500 training images, so 7 min on a free one, and 1 min for the verdict",
+        "laptop": "about 14 min on one thread with 7,500 training images (2,000 moves took 13 min on half a core), and 1 min for the verdict",
         "paper": "more than 0.35 s of processor time per image of a step, so a GPU's work (not run)",
     },
     build=build,
