@@ -14,29 +14,17 @@ spectrum, which are given apart: a generator that is told the universe has none.
 """
 
 import argparse
-import statistics
 import time
 from pathlib import Path
 
 import torch
 
 from simulacra import study
-from simulacra.pipeline import draw_like, restored
-from simulacra.runs import Run
+from simulacra.pipeline import draw_like
 from simulacra.sciences.lensing import simulate
+from timing import pays, seconds, trained
 
 MANY = 100_000
-
-
-def seconds(work, n, rounds=3):
-    """Per map of `work()`, which makes n: the median of a few rounds, after one that is not counted."""
-    work()
-    found = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        work()
-        found.append((time.perf_counter() - began) / n)
-    return statistics.median(found)
 
 
 def untrained(name):
@@ -45,13 +33,6 @@ def untrained(name):
     recipe = asked.recipes["laptop"].model_copy(update={"each": 20, "judged_each": 2})
     torch.manual_seed(0)
     return name, asked.build(recipe, asked.load(recipe).train), recipe, None
-
-
-def trained(path):
-    """The learner of a finished run, and the seconds that it was trained."""
-    folder = Run.open(path)
-    _, recipe, learner = restored(folder)
-    return str(path), learner, recipe, folder.seconds()
 
 
 def main():
@@ -74,13 +55,8 @@ def main():
     for name, learner, _, spent in each:
         like = learner.ask(n, {"omega_m": "0.31", "sigma_8": "0.79"})
         fast = seconds(lambda learner=learner, like=like: draw_like(learner, like, seed=0, device=device), n)
-        if spent is None:
-            pays = "not trained"
-        elif fast < slow:
-            pays = f"{spent / (slow - fast):,.0f} maps after {spent:.0f} s of training"
-        else:
-            pays = f"never; within {MANY:,} maps if a simulated one took {1e3 * (fast + spent / MANY):.1f} ms or more"
-        print(f"{name[-32:]:32} {1e3 * fast:11.3f} {1 / fast:11.0f}  {pays}")
+        verdict = pays(spent, slow, fast, MANY, "maps")
+        print(f"{name[-32:]:32} {1e3 * fast:11.3f} {1 / fast:11.0f}  {verdict}")
 
 
 if __name__ == "__main__":

@@ -13,31 +13,18 @@ cubes must be for the generator to pay within 10,000 of them.
 """
 
 import argparse
-import statistics
-import time
 from pathlib import Path
 
 import torch
 
 from simulacra import study
-from simulacra.pipeline import draw_like, restored
-from simulacra.runs import Run
+from simulacra.pipeline import draw_like
 from simulacra.sciences.microstructure import framing, simulate
 from simulacra.study import Refused
+from timing import pays, seconds, trained
 
 MANY = 10_000
 CPU = torch.device("cpu")
-
-
-def seconds(work, n, rounds=3):
-    """Per cube of `work()`, which makes n: the median of a few rounds, after one that is not counted."""
-    work()
-    found = []
-    for _ in range(rounds):
-        began = time.process_time()
-        work()
-        found.append((time.process_time() - began) / n)
-    return statistics.median(found)
 
 
 def untrained(name):
@@ -46,13 +33,6 @@ def untrained(name):
     recipe = asked.recipes[name].model_copy(update={"simulated": 20, "judged": 20})
     torch.manual_seed(0)
     return f"{name}, untrained", asked.build(recipe, asked.load(recipe).train), recipe, None
-
-
-def trained(path):
-    """The learner of a finished run, and the seconds that it was trained."""
-    folder = Run.open(path)
-    _, recipe, learner = restored(folder)
-    return str(path), learner, recipe, folder.seconds()
 
 
 def main():
@@ -72,13 +52,8 @@ def main():
     for name, learner, recipe, spent in each:
         like = framing.template(recipe.side, n, {})
         fast = seconds(lambda learner=learner, like=like: draw_like(learner, like, seed=0, device=CPU), n)
-        if spent is None:
-            pays = "not trained"
-        elif fast < slow:
-            pays = f"{spent / (slow - fast):,.0f} cubes after {spent:.0f} s of training"
-        else:
-            pays = f"never; within {MANY:,} cubes if one took {fast + spent / MANY:.2f} s or more elsewhere"
-        print(f"{name[-32:]:32} {1e3 * fast:11.2f} {1 / fast:11.1f}  {pays}")
+        verdict = pays(spent, slow, fast, MANY, "cubes")
+        print(f"{name[-32:]:32} {1e3 * fast:11.2f} {1 / fast:11.1f}  {verdict}")
         try:
             wide = seconds(lambda learner=learner: draw_like(learner, framing.template(options.larger, 1, {}), seed=0, device=CPU), 1, 1)
         except Refused as reason:

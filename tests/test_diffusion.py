@@ -544,3 +544,13 @@ def test_the_bound_on_a_fine_grid_is_the_density_times_its_width():
 def test_bits_are_nats_per_number_over_log_2():
     even = torch.full((2,), 12 * math.log(256), dtype=torch.float64)  # 12 pixels of 8 bits, all values alike
     assert diffusion.bits(even, 12).tolist() == pytest.approx([8.0, 8.0])
+
+
+def test_even_levels_are_even_in_the_logarithm_and_walks_go_down_along_them():
+    schedule, levels = diffusion.even(500, 12, least=0.02, largest=30.0)
+    assert float((schedule.gamma[1] / 2).exp()) == pytest.approx(0.02)
+    assert float((schedule.gamma[-1] / 2).exp()) == pytest.approx(30.0)
+    step = schedule.gamma[1:].diff()
+    assert float(step.min() / step.max()) > 0.9
+    assert levels == sorted(levels, reverse=True)
+    assert (levels[0], levels[-2], levels[-1], len(levels)) == (500, 1, 0, 13)

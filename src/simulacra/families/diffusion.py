@@ -99,6 +99,13 @@ def karras(steps: int, *, least: float = 0.002, largest: float = 80.0, rho: floa
     return Schedule(torch.cat([root.new_tensor([-math.inf]), 2 * rho * root.log()]))
 
 
+def even(steps: int, walk: int, *, least: float, largest: float) -> tuple[Schedule, list[int]]:
+    """Levels whose noise over signal goes from `least` to `largest` evenly in the logarithm (to a few percent), and those of them,
+    falling, that a walk of `walk` steps visits: the ones nearest to the levels of `karras`."""
+    schedule = karras(steps, least=least, largest=largest, rho=100.0)
+    return schedule, [int(level) for level in schedule.nearest(karras(max(2, walk), least=least, largest=largest)).flip(0)]
+
+
 def polynomial(steps: int, *, power: float = 2.0, precision: float = 1e-5, least: float = 1e-3) -> Schedule:
     """alpha_t^2 = (1 - 2 s) (1 - (t / T)^power)^2 + s, s the precision (Hoogeboom et al. 2022, arXiv:2203.17003).
 

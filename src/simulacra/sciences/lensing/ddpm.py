@@ -93,12 +93,10 @@ def learner(recipe: DiffusionRecipe, law: Law) -> MapDiffusion:
         network.to(device), lr=recipe.lr, betas=(0.9, 0.99), clip=1.0, ema=recipe.ema, warmup=min(100, recipe.steps // 10),
         horizon=recipe.steps,
     )  # fmt: skip
-    # At a root this high the levels are even in the logarithm, to a few percent.
-    schedule = diffusion.karras(LEVELS, least=recipe.least, largest=recipe.largest, rho=100.0)
-    wanted = diffusion.karras(max(2, recipe.walk), least=recipe.least, largest=recipe.largest)
+    schedule, levels = diffusion.even(LEVELS, recipe.walk, least=recipe.least, largest=recipe.largest)
     return MapDiffusion(
         descent, schedule, head=head, shape=(1, recipe.side, recipe.side), rows_of=lambda maps: (law.gaussian(maps), law.told(maps)),
-        samples_from=law.maps, levels=[int(level) for level in schedule.nearest(wanted).flip(0)],
+        samples_from=law.maps, levels=levels,
         augment=framing.turned if recipe.turned else None,
     )  # fmt: skip
 

@@ -141,14 +141,12 @@ def diffusing(recipe: Recipe3d, phases: Phases, fraction: float) -> Diffusing:
         network.to(device), lr=recipe.lr, betas=(0.9, 0.99), clip=1.0, ema=recipe.ema, warmup=min(100, recipe.steps // 10),
         horizon=recipe.steps,
     )  # fmt: skip
-    # At a root this high the levels are even in the logarithm, to a few percent.
-    schedule = diffusion.karras(LEVELS, least=recipe.least, largest=recipe.largest, rho=100.0)
-    wanted = diffusion.karras(max(2, recipe.walk), least=recipe.least, largest=recipe.largest)
+    schedule, levels = diffusion.even(LEVELS, recipe.walk, least=recipe.least, largest=recipe.largest)
     return Diffusing(
         descent, schedule, head=phases, shape=(1, recipe.side, recipe.side, recipe.side),
         rows_of=lambda volumes: (phases.fields(volumes.solid), None),
         samples_from=lambda fields, like: Volumes(phases.solid(fields), like.voxel),
-        levels=[int(level) for level in schedule.nearest(wanted).flip(0)], augment=turned if recipe.turned else None,
+        levels=levels, augment=turned if recipe.turned else None,
         steps=recipe.steps, fraction=fraction, calibrated=recipe.calibrated, multiple=recipe.patch << (len(recipe.widths) - 1),
     )  # fmt: skip
 
