@@ -60,7 +60,7 @@ study = Study(
     },
     expect={
         "quick": "about 45 s of processor time on one core (from single steps)",
-        "laptop": "about 14 min on one thread with 7,500 training images (2,000 moves took 13 min on half a core), and 1 min for the verdict",
+        "laptop": "14 min on one thread with 7,500 training images (2,000 moves took 13 min on half a core), and 1 min for the verdict",
         "paper": "more than 0.35 s of processor time per image of a step, so a GPU's work (not run)",
     },
     build=build,
