@@ -9,7 +9,7 @@
         estimate   mean over training pulses at all places, each as likely as the trace makes it, times the probability that there is
                    a pulse (filters.py): in normal noise the least squared error that there can be, with no network at all
         signal     estimate + unit * net_1       the network is shown the trace, the trace whitened and the estimate, and begins at zero
-        spread     unit * exp(net_2 - 2)         standard error of the signal at each step
+        spread     that of the same pulses, in the same shares, times exp(net_2): standard error of the signal at each step
         presence   sigmoid(score + net_3)        score: logarithm of the averaged likelihood ratio and of the share of pulses
 
     loss     squared error over time, and over frequency as a share of what pulses hold there; the normal likelihood of the error under the
@@ -51,6 +51,7 @@ NARROW = 16  # channels of the bottleneck
 KERNEL = 7
 AT_ONCE = 64  # traces that are denoised together
 MOST = 30.0  # logarithm of odds beyond which nothing changes
+SMALLEST = 0.02  # spread that matched filters may tell, over the RMS of pulses: their templates are few
 LEAST = 0.02  # of the largest mean power of pulses: below it a frequency counts no more
 ARTICLE = {"measured": 69.0, "uniform": 95.0, "cosine": 98.0}  # % of true reconstructions that the article reports at SNR 2
 
@@ -161,22 +162,24 @@ class Corrected(nn.Module):
         """The matched filters."""
         return Bank(self.pulses, self.precision, self.strength, int(self.first))
 
-    def known(self, measured: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The whitened trace, the estimate (n, steps) and the logarithm of the odds (n,), before the network says anything."""
+    def known(self, measured: Tensor) -> tuple[Tensor, Answer]:
+        """The whitened trace, and what is told before the network says anything."""
         whitened = measured @ self.precision
-        score, mean = self.bank.mean(whitened)
+        score, mean, square = self.bank.moments(whitened)
         logit = (score + self.odds).clamp(-MOST, MOST)
-        return whitened, torch.sigmoid(logit)[:, None] * mean, logit
+        sure = torch.sigmoid(logit)[:, None]
+        variance = (sure * square - (sure * mean).square()).clamp_min(0)
+        return whitened, Answer(sure * mean, (variance + (SMALLEST * self.unit) ** 2).sqrt(), logit)
 
     def forward(self, measured: Tensor) -> Answer:
         with torch.no_grad():
-            whitened, estimate, logit = self.known(measured)
-            seen = torch.stack([measured, whitened, estimate], 1) / self.scales[:, None]
+            whitened, known = self.known(measured)
+            seen = torch.stack([measured, whitened, known.signal], 1) / self.scales[:, None]
             steps = measured.shape[1]
             seen = F.pad(seen, (0, -steps % self.whole))
-        told = self.net(seen, logit / 4)[..., :steps]
-        spread = self.unit * (told[:, 1] - 2).clamp(-10, 5).exp()
-        return Answer(estimate + self.unit * told[:, 0], spread, logit + told[:, 2].mean(1) * 8)
+        told = self.net(seen, known.logit / 4)[..., :steps]
+        signal = known.signal + self.unit * told[:, 0]
+        return Answer(signal, known.spread * told[:, 1].clamp(-4, 4).exp(), known.logit + 8 * told[:, 2].mean(1))
 
 
 # --------------------------------------------------------------------------------------------------------------- learner
@@ -301,14 +304,14 @@ def figures(learner: Denoiser, split: Split[Traces], seed: int) -> list[Figure]:
 paper = DenoiserRecipe(
     network="bottleneck", widths=(8, 16, 16), simulated=50_000, steps=4000, batch=64, draws=10_000, spectral=0.0, threads=1, ema=0.0,
 )  # fmt: skip
-laptop = DenoiserRecipe(steps=16_000, batch=64, draws=10_000, threads=1)
+laptop = DenoiserRecipe(templates=64, steps=5000, batch=64, draws=10_000, threads=1)
 
 study = Study(
     title="Radio pulses of air showers recovered from noise",
     source="Erdmann, Schl\u00fcter, \u0160m\u00edda 2019, Classification and Recovery of Radio Signals from Cosmic Ray Induced Air Showers "
     "with Deep Learning, arXiv:1901.04079",
     recipes={
-        "quick": laptop.model_copy(update={"simulated": 4000, "steps": 150, "draws": 800, "ema": 0.98}),
+        "quick": laptop.model_copy(update={"templates": 16, "simulated": 4000, "steps": 150, "draws": 800, "ema": 0.98}),
         "laptop": laptop,
         "paper": paper,
     },

@@ -183,9 +183,9 @@ class Bank:
         found: Tensor = torch.fft.irfft(modes, steps)[:, :, self.first : self.first + count] - self.strength.square() / 2
         return found
 
-    def mean(self, whitened: Tensor) -> tuple[Tensor, Tensor]:
+    def moments(self, whitened: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """From rows @ precision (n, N): the logarithm (n,) of the likelihood ratio averaged over pulses and places, the best detector
-        there is; and the mean (n, N) of the pulses, each as likely as the row makes it, if there is one."""
+        there is; and mean and mean square (n, N) of the pulses, each as likely as the row makes it, if there is one."""
         steps = whitened.shape[1]
         ratio = self.ratio(whitened)
         flat = ratio.flatten(1)
@@ -193,8 +193,12 @@ class Bank:
         share = torch.zeros(*ratio.shape[:2], steps, device=ratio.device)
         share[:, :, self.first : self.first + ratio.shape[2]] = (ratio - top[:, None, None]).exp_()
         whole = share.sum((1, 2))
-        moved = (torch.fft.rfft(share) * torch.fft.rfft(self.pulses)).sum(1)
-        return top + (whole / flat.shape[1]).log(), torch.fft.irfft(moved, steps) / whole[:, None]
+        modes = torch.fft.rfft(share)
+        first, second = (
+            torch.fft.irfft(torch.einsum("nkf,kf->nf", modes, torch.fft.rfft(values)), steps) / whole[:, None]
+            for values in (self.pulses, self.pulses.square())
+        )
+        return top + (whole / flat.shape[1]).log(), first, second
 
     def best(self, whitened: Tensor) -> Tensor:
         """The pulse that fits each row best, where it fits, (n, N): what a matched filter recovers. From rows @ precision."""
@@ -208,7 +212,7 @@ class Bank:
         parts = []
         for start in range(0, len(rows), AT_ONCE):
             whitened = torch.from_numpy(np.asarray(rows[start : start + AT_ONCE], np.float32)) @ self.precision
-            score, mean = self.mean(whitened)
+            score, mean, _ = self.moments(whitened)
             parts.append((score, self.best(whitened), mean * torch.sigmoid(score + math.log(odds))[:, None]))
         return Reading(*(torch.cat(column).double().numpy() for column in zip(*parts, strict=True)))
 
