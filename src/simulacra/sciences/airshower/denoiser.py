@@ -317,8 +317,8 @@ study = Study(
     },
     expect={
         "quick": "under a minute on one core",
-        "laptop": "25 min on one thread of a busy 2-core machine",
-        "paper": "10 min on one thread of a busy 2-core machine",
+        "laptop": "6 min of training on one thread, and 1 min for 10,000 traces and the verdict",
+        "paper": "3 min of processor time, and 1 min for 10,000 traces and the verdict",
     },
     build=build,
     restore=restore,

@@ -1,4 +1,4 @@
-"""Showers of an asked particle and energy: the published 3DGAN, and a diffusion in two stages that beats it.
+"""Showers of an asked particle and energy: the published 3DGAN, and a diffusion in two stages.
 
     diffusion   layers    total and layer energies given particle and incident energy, 1 + layers numbers made Gaussian (voxels.py)
                 cells     energies within the layers given all that, as many numbers as there are cells
