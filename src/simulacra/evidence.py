@@ -26,7 +26,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simulacra.measures.distance import Distance, between_curves, wasserstein
+from simulacra.measures.distance import Distance, between_curves, missed, neighbour_test, unlikely, wasserstein
 from simulacra.study import Refused
 
 Array = NDArray[np.float64]
@@ -182,6 +182,29 @@ def average(
         lambda values, weights: shown(weights @ values), tested=tested, exact=exact, exact_name=exact_name,
         log_grid=log_grid, log_values=log_values, bars=bars,
     )  # fmt: skip
+
+
+def joint(
+    thing: str, read: Callable[[str], Callable[[Any], Array]], features: int, *, rivals: tuple[str, str, str]
+) -> list[Statistic[Any]]:  # fmt: skip
+    """Findings on all measurements together, as vectors of `features` standardised numbers per `thing` (map, shower): the two-sample
+    test by neighbours, coverage and precision, each with its rival. `read(name)` tells how the vectors for that finding are found."""
+
+    def vectors(name: str, about: str, measure: Distance, rival: str, tested: bool = True) -> Statistic[Any]:
+        return Statistic(
+            name, "mean feature", about, read(name), measure, rival, "feature", np.arange(1.0, features + 1),
+            lambda values, weights: weights @ values, tested=tested, bars=True,
+        )  # fmt: skip
+
+    return [
+        vectors(
+            "classifier two-sample test",
+            f"Share, beyond one half, of {thing}s whose nearest {thing}, by all measurements, is of their own set.",
+            neighbour_test, rivals[0],
+        ),
+        vectors("coverage", f"Share of nature's {thing}s that have no drawn {thing} near them: 0 is best.", missed, rivals[1]),
+        vectors("precision", f"Share of drawn {thing}s that lie near no {thing} of nature: 0 is best.", unlikely, rivals[2], tested=False),
+    ]  # fmt: skip
 
 
 def scored(

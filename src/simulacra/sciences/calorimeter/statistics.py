@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from simulacra.evidence import Evidence, Statistic, average, distribution, weigh
+from simulacra.evidence import Evidence, Statistic, average, distribution, joint, weigh
 from simulacra.measures import distance
 from simulacra.sciences.calorimeter import bars
 from simulacra.sciences.calorimeter.classifier import SMALL, Protocol
@@ -221,7 +221,7 @@ def _read(name: str) -> Any:
 
 def _statistics(nature: Showers, ruler: _Ruler, tables: Mapping[str, Mapping[str, Array]], with_training: bool) -> list[Statistic[Any]]:
     chosen = [*_of_response(ruler, tables), *_of_profiles(nature), *_of_shape(tables), *_of_hits(ruler), _of_layers(ruler)]
-    chosen += _joint(tables["nature"]["coverage"].shape[1])
+    chosen += joint("shower", _read, tables["nature"]["coverage"].shape[1], rivals=("shuffled layers", "one shower", "blurred nature"))
     return [*chosen, _memorisation()] if with_training else chosen
 
 
@@ -315,25 +315,6 @@ def correlations(means: Array) -> Array:
     one, other = np.triu_indices(count, 1)
     spread = np.sqrt(np.maximum(square - mean**2, 1e-9 * square + TINY))
     return np.asarray((product - mean[:, one] * mean[:, other]) / (spread[:, one] * spread[:, other]), np.float64)
-
-
-def _joint(features: int) -> list[Statistic[Any]]:
-    def vectors(name: str, about: str, measure: distance.Distance, rival: str, tested: bool) -> Statistic[Any]:
-        grid = np.arange(1.0, features + 1)
-        return Statistic(name, "mean feature", about, _read(name), measure, rival, "feature", grid, _mean, tested=tested, bars=True)
-
-    return [
-        vectors(
-            "classifier two-sample test", "Share, beyond one half, of showers whose nearest shower, by all features, is of their own set.",
-            distance.neighbour_test, "shuffled layers", True,
-        ),
-        vectors("coverage", "Share of nature's showers without a drawn one near them: 0 is best.", distance.missed, "one shower", True),
-        vectors("precision", "Share of drawn showers that lie near none of nature: 0 is best.", distance.unlikely, "blurred nature", False),
-    ]  # fmt: skip
-
-
-def _mean(values: Array, weights: Array) -> Array:
-    return weights @ values
 
 
 def _memorisation() -> Statistic[Any]:

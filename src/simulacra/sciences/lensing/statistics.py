@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 
-from simulacra.evidence import Evidence, Statistic, average, distribution, weigh
+from simulacra.evidence import Evidence, Statistic, average, distribution, joint, weigh
 from simulacra.measures import distance, field
 from simulacra.sciences.lensing.data import Maps
 from simulacra.study import Refused
@@ -464,7 +464,8 @@ def _statistics(
     spectra = np.concatenate([tables[side]["power spectrum"] for side in ("nature", "drawn")])
     faintest = FAINTEST * float(spectra.mean(axis=0).max())
     chosen = [*_of_scales(nature, faintest), *_of_heights(f"after a Gaussian of {ruler.smoothing:g} px")]
-    chosen += [*_beyond_gaussian(), *_joint(tables["nature"]["coverage"].shape[1])]
+    chosen += _beyond_gaussian()
+    chosen += joint("map", _read, tables["nature"]["coverage"].shape[1], rivals=("Gaussian maps", "one map", "blurred nature"))
     return [*chosen, _memorisation()] if with_training else chosen
 
 
@@ -531,25 +532,6 @@ def _beyond_gaussian() -> list[Statistic[Any]]:
             np.arange(1.0, WAVELET_SCALES * 20 + 1), "scale and height", bars=True,
         ),
     ]  # fmt: skip
-
-
-def _joint(features: int) -> list[Statistic[Any]]:
-    def vectors(name: str, about: str, measure: distance.Distance, rival: str, tested: bool) -> Statistic[Any]:
-        grid = np.arange(1.0, features + 1)
-        return Statistic(name, "mean feature", about, _read(name), measure, rival, "feature", grid, _mean, tested=tested, bars=True)
-
-    return [
-        vectors(
-            "classifier two-sample test", "Share, beyond one half, of maps whose nearest map, by all statistics, is of their own set.",
-            distance.neighbour_test, "Gaussian maps", True,
-        ),
-        vectors("coverage", "Share of nature's maps that have no drawn map near them: 0 is best.", distance.missed, "one map", True),
-        vectors("precision", "Share of drawn maps that lie near no map of nature: 0 is best.", distance.unlikely, "blurred nature", False),
-    ]  # fmt: skip
-
-
-def _mean(values: Array, weights: Array) -> Array:
-    return weights @ values
 
 
 def _memorisation() -> Statistic[Any]:
