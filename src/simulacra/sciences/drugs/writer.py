@@ -1,0 +1,180 @@
+"""A learner that writes molecules: a recurrent language model of SMILES, trained by the likelihood of strings, drawn from token by token.
+
+`drugs.lstm` trains one from nothing, `drugs.transfer` goes on from a trained one. Rows of a batch are about equally long (their bucket,
+data.py); what padding remains is no part of the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from rdkit import Chem
+from torch import Tensor
+
+from simulacra.descent import Descent, under
+from simulacra.families import sequence
+from simulacra.nets.language import LanguageModel
+from simulacra.sciences.drugs.data import Compounds, as_bytes, prompts, texts
+from simulacra.sciences.drugs.tokens import PAD, Notation, Vocabulary
+from simulacra.study import Noise, Recipe, Refused
+from simulacra.training import device_of
+
+ROWS = 10_000  # of one block of a draw: so many strings are held, however many are asked for
+SCORED = 256  # strings whose likelihood is computed together
+BITS = 1.4426950408889634  # of one nat
+
+
+class StringRecipe(Recipe):
+    """A language model of strings."""
+
+    simulated: PositiveInt = Field(4000, description="Molecules to make by rule where no data are given.")
+    longest: int = Field(100, ge=8, le=500, description="Tokens of the longest string that is read or written, its end included.")
+    stereo: bool = Field(True, description="Whether strings tell stereochemistry; False: flat molecules.")
+    strict: bool = Field(False, description="Stop at the first record of a file that cannot be used, instead of setting it aside.")
+    notation: Notation = Field("smiles", description="How molecules are written: smiles, or selfies (always valid, learned less well).")
+    embedding: PositiveInt = Field(64, description="Numbers per token.")
+    hidden: PositiveInt = Field(256, description="Numbers in each layer's state.")
+    layers: PositiveInt = Field(3, description="Layers of the LSTM.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of each layer's output that is left out in training.")
+    lr: float = Field(2e-3, gt=0, description="Learning rate of Adam; falls to 0 on a half cosine over the steps.")
+    warmup: int = Field(200, ge=0, description="Steps over which the learning rate rises.")
+    ema: float = Field(0.999, ge=0, lt=1, description="Decay per step of the weight average that draws; 0: the last weights.")
+    randomised: float = Field(0.0, ge=0, le=1, description="Share of training strings that begin at a random atom instead of being canonical.")
+    temperature: float = Field(
+        1.0, gt=0, le=3, description="Of drawing: below 1 likelier strings, and less diverse ones.", json_schema_extra={"drawing": True}
+    )
+    slots: int = Field(
+        256, ge=1, le=16384, description="Strings that are written at the same time when drawing.", json_schema_extra={"drawing": True}
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Of matrix products; auto: bfloat16 where the processor has it.", json_schema_extra={"drawing": True}
+    )
+
+
+def precision_of(recipe: StringRecipe, device: torch.device) -> torch.dtype:
+    """The type that products are computed in."""
+    fast = device.type == "cuda" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.bfloat16 if recipe.precision == "bfloat16" or (recipe.precision == "auto" and fast) else torch.float32
+
+
+class Writer:
+    """The model, its vocabulary and its training."""
+
+    def __init__(self, recipe: StringRecipe, vocabulary: Vocabulary, mean_length: float) -> None:
+        self.recipe, self.vocabulary, self.mean_length = recipe, vocabulary, mean_length
+        self.device = device_of(recipe.device)
+        self.dtype = precision_of(recipe, self.device)
+        model = LanguageModel(
+            len(vocabulary), embedding=recipe.embedding, hidden=recipe.hidden, layers=recipe.layers, dropout=recipe.dropout
+        ).to(self.device)
+        self.descent = Descent(
+            model, lr=recipe.lr, betas=(0.9, 0.99), clip=1.0, ema=recipe.ema, warmup=min(recipe.warmup, recipe.steps // 10),
+            horizon=recipe.steps,
+        )  # fmt: skip
+
+    # --- training ---
+
+    def step(self, batch: Compounds) -> Mapping[str, Any]:
+        tokens = self.vocabulary.encoded(self.spelled(texts(batch))).to(self.device)
+        # Divided by the tokens of a usual batch, not of this one: the few strings of a rare length must not weigh like many.
+        loss = self.log_loss(self.descent.module, tokens).sum() / (self.recipe.batch * self.mean_length)
+        norm = self.descent(loss)
+        share = float((tokens[:, 1:] != PAD).sum()) / (self.recipe.batch * self.mean_length)
+        return {"nats per token": loss.detach() / share, "gradient": norm}
+
+    def spelled(self, smiles: Sequence[str]) -> list[str]:
+        """Training strings, some of them begun at a random atom."""
+        chosen = torch.rand(len(smiles)) < self.recipe.randomised
+        seeds = torch.randint(2**31 - 1, (len(smiles),)).tolist()
+        return [randomised(s, seed) if turn else s for s, seed, turn in zip(smiles, seeds, chosen.tolist(), strict=True)]
+
+    def log_loss(self, model: Any, tokens: Tensor) -> Tensor:
+        """-log p of each string (n,), in nats."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            logits = model(tokens[:, :-1])
+        return sequence.log_loss(logits, tokens)
+
+    # --- drawing ---
+
+    def at_once(self, like: Compounds) -> int:
+        """Rows of a block. A row is drawn in the same way in a smaller one, so none has to be filled up."""
+        return max(min(len(like), ROWS), 1)
+
+    def draw(self, like: Compounds, noise: Noise) -> Compounds:
+        """New molecules, as strings. Where a row of `like` has a prompt, its string begins with it."""
+        given = prompts(like)
+        begun = self._begun(given) if any(given) else None
+        drawn = self.sampled(noise.rows[: len(like)], seed=noise.seed, prompt=begun)
+        return Compounds(as_bytes(self.vocabulary.decoded(drawn.tokens)), like.prompt.cpu(), like.wish.cpu())
+
+    def sampled(self, rows: Sequence[int], *, seed: int, prompt: Tensor | None = None) -> sequence.Drawn:
+        """Token numbers of one string for each of the row numbers."""
+        recipe = self.recipe
+        model: Any = self.descent.average
+        return sequence.draw(
+            model, rows, seed=seed, longest=recipe.longest, slots=recipe.slots, temperature=recipe.temperature, dtype=self.dtype, prompt=prompt
+        )
+
+    def _begun(self, given: Sequence[str]) -> Tensor:
+        rows = [self.vocabulary.numbers(one) for one in given]
+        width = max(map(len, rows))
+        return torch.tensor([row + [PAD] * (width - len(row)) for row in rows], device=self.device)
+
+    @torch.no_grad()
+    def score(self, samples: Compounds) -> Tensor:
+        """-log2 p(string) in bits: high for molecules unlike those of training; infinite where a token was never seen."""
+        found = []
+        for smiles in texts(samples):
+            try:
+                found.append(self.vocabulary.numbers(smiles) if smiles else None)
+            except Refused:
+                found.append(None)
+        scores = torch.full((len(found),), torch.inf)
+        known = sorted((i for i, numbers in enumerate(found) if numbers is not None), key=lambda i: len(found[i] or ()))
+        for start in range(0, len(known), SCORED):
+            rows = known[start : start + SCORED]
+            tokens = self._padded([found[i] or [] for i in rows])
+            scores[rows] = self.log_loss(self.descent.average, tokens).cpu() * BITS
+        return scores
+
+    def _padded(self, rows: Sequence[list[int]]) -> Tensor:
+        width = max(map(len, rows)) + 2
+        return torch.tensor([[sequence.START, *row, sequence.END] + [PAD] * (width - 2 - len(row)) for row in rows], device=self.device)
+
+    # --- state ---
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {**self.descent.state_dict(), "vocabulary": self.vocabulary.state(), "mean_length": torch.tensor(self.mean_length)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.descent.load_state_dict(state)
+
+    def to_ship(self) -> dict[str, Tensor]:
+        """The averaged weights in half the room (bfloat16: they are drawn with in that precision anyway), and the vocabulary."""
+        average = {f"average.{k}": v.to(torch.bfloat16) for k, v in self.descent.average.state_dict().items()}
+        return {**average, "vocabulary": self.vocabulary.state(), "mean_length": torch.tensor(self.mean_length)}
+
+
+def build(recipe: StringRecipe, training: Compounds) -> Writer:
+    """A writer with the vocabulary of the training molecules."""
+    strings = texts(training)
+    vocabulary = Vocabulary.of(strings, recipe.notation)
+    some = strings[:: max(len(strings) // 2000, 1)]
+    return Writer(recipe, vocabulary, sum(len(vocabulary.numbers(s)) + 1 for s in some) / len(some))
+
+
+def restore(recipe: StringRecipe, state: Mapping[str, Tensor]) -> Writer:
+    """The writer that `to_ship` or `state_dict` describes, to draw with."""
+    writer = Writer(recipe, Vocabulary.from_state(state["vocabulary"]), float(state["mean_length"]))
+    weights = under(state, "average") or under(state, "weights")
+    writer.descent.average.load_state_dict({k: v.float() for k, v in weights.items()})
+    return writer
+
+
+def randomised(smiles: str, seed: int) -> str:
+    """The same molecule written from a random atom on; the string itself where RDKit cannot read it."""
+    mol = Chem.MolFromSmiles(smiles)
+    return smiles if mol is None else str(Chem.MolToRandomSmilesVect(mol, 1, randomSeed=seed)[0])
