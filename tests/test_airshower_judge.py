@@ -142,6 +142,63 @@ def test_what_a_bank_recovers_is_the_pulse_times_its_probability():
     assert reading.best == pytest.approx(np.repeat(s, 20, axis=0), abs=1e-5)
 
 
+def by_definition(bank, rows):
+    """Ratios, score, mean and mean square of the pulses, each pulse at each place, summed as the formulas say in double precision."""
+    pulses, whitened = bank.pulses.double().numpy(), rows @ bank.precision.double().numpy()
+    places = bank.first + np.arange(bank.strength.shape[1])
+    standing = np.stack([[np.roll(row, place) for place in places] for row in pulses])  # (k, m, N)
+    ratio = np.einsum("nt,kmt->nkm", whitened, standing) - bank.strength.double().numpy() ** 2 / 2
+    odds = np.exp(ratio - ratio.max(axis=(1, 2), keepdims=True))
+    share = odds / odds.sum(axis=(1, 2), keepdims=True)
+    score = np.log(np.exp(ratio).mean(axis=(1, 2)))
+    return ratio, score, *(np.einsum("nkm,kmt->nt", share, values) for values in (standing, standing**2))
+
+
+def test_one_bank_is_many_filters_summed_over_a_few_axes():
+    signal, noise = simulate.simulate(400, "measured", share=1.0, seed=1), simulate.autocovariance("measured")
+    bank = Bank.of(signal.signal.numpy()[:40].astype(float), filters.covariance(noise), 120, 320)
+    assert len(bank.sought[0].modes) < 40
+    rows = simulate.simulate(24, "measured", seed=2).measured
+    whitened = rows @ bank.precision
+    exact = by_definition(bank, rows.double().numpy())
+    assert bank.ratio(whitened).numpy() == pytest.approx(exact[0], abs=0.1)  # of pulses that stand at 6 standard deviations
+    score, mean, square = (v.numpy() for v in bank.moments(whitened))
+    top = np.abs(exact[2]).max()
+    assert score == pytest.approx(exact[1], abs=0.01)
+    assert mean == pytest.approx(exact[2], abs=0.01 * top)
+    assert np.sqrt(np.maximum(square - mean**2, 0)) == pytest.approx(np.sqrt(np.maximum(exact[3] - exact[2] ** 2, 0)), abs=0.02 * top)
+
+
+def test_as_few_axes_are_kept_as_lose_no_more_of_any_row_than_they_may():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((30, 5)) @ rng.standard_normal((5, 64))
+    exact = filters.Axes.of(rows, 1e-6)
+    assert len(exact.modes) == 5
+    assert exact.weights @ torch.fft.irfft(exact.modes, 64) == pytest.approx(torch.from_numpy(rows).float(), abs=1e-4)
+    lost = 0.8 * np.linalg.norm(rows, axis=1)
+    some = filters.Axes.of(rows, lost)
+    left = rows - (some.weights @ torch.fft.irfft(some.modes, 64)).numpy()
+    assert len(some.modes) < 5
+    assert (np.linalg.norm(left, axis=1) <= lost * 1.001).all()
+
+
+def test_axes_are_chosen_for_what_is_left_after_a_filter():
+    rows = np.cos(2 * np.pi * np.outer([3, 9, 20], np.arange(64)) / 64)
+    gain = np.ones(33)
+    gain[20] = 1e-9
+    kept = filters.Axes.of(rows, 1e-3, gain)
+    assert len(kept.modes) == 2
+    assert kept.weights @ torch.fft.irfft(kept.modes, 64) == pytest.approx(torch.from_numpy(rows * [[1], [1], [0]]).float(), abs=1e-4)
+
+
+def test_pulses_far_from_what_was_found_weigh_nothing():
+    # Ratios differ by 900 and more: their exponentials leave the range of single precision.
+    bank, rows = Bank.of(np.concatenate([pulse(30.0), -pulse(30.0)]), np.eye(STEPS), 0, 200), pulse(30.0) + np.zeros((3, 1))
+    score, mean, _ = bank.moments(torch.from_numpy(rows.astype(np.float32)))
+    assert score.numpy() == pytest.approx(np.full(3, 450 - math.log(402)), abs=0.3)
+    assert mean.numpy() == pytest.approx(rows, abs=1e-3)
+
+
 def test_coloured_noise_is_whitened_by_its_covariance():
     lags = simulate.autocovariance("measured")
     noise = simulate.simulate(2000, "measured", share=0.0, seed=6).measured.double().numpy()

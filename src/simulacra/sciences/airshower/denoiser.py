@@ -9,8 +9,9 @@
         estimate   mean over training pulses at all places, each as likely as the trace makes it, times the probability that there is
                    a pulse (filters.py): in normal noise the least squared error that there can be, with no network at all
         signal     estimate + unit * net_1       the network is shown the trace, the trace whitened and the estimate, and begins at zero
-        spread     that of the same pulses, in the same shares, times exp(net_2): standard error of the signal at each step
         presence   sigmoid(score + net_3)        score: logarithm of the averaged likelihood ratio and of the share of pulses
+        spread     that of the same pulses, in the same shares and there with that presence, times exp(net_2): standard error of the
+                   signal at each step. (The score alone lets half of the doubtful pulses pass for none: pulses between the templates.)
 
     loss     squared error over time, and over frequency as a share of what pulses hold there; the normal likelihood of the error under the
              spread, which does not move the signal (so that the signal is a mean whatever the spread says); cross-entropy of presence
@@ -154,32 +155,48 @@ class Corrected(nn.Module):
         }  # fmt: skip
         for name, value in numbers.items():
             self.register_buffer(name, value.clone())
+        self._bank: tuple[list[tuple[int, int]], Bank] | None = None
         self.net = UNet(3, recipe.widths, inputs=3, patch=recipe.patch, embed=64, dims=1)
         self.whole = recipe.patch * 2 ** (len(recipe.widths) - 1)  # steps that the U-Net's lengths are multiples of
 
     @property
     def bank(self) -> Bank:
-        """The matched filters."""
-        return Bank(self.pulses, self.precision, self.strength, int(self.first))
+        """The matched filters. What they derive from their numbers is kept until these change: loaded, moved, or followed in training."""
+        numbers = self.pulses, self.precision, self.strength, self.first
+        state = [(id(value), value._version) for value in numbers]
+        if self._bank is None or self._bank[0] != state:
+            self._bank = state, Bank(*numbers[:3], int(self.first))
+        return self._bank[1]
 
     def known(self, measured: Tensor) -> tuple[Tensor, Answer]:
         """The whitened trace, and what is told before the network says anything."""
+        whitened, score, mean, square = self._searched(measured)
+        return whitened, self._pulse(score, mean, square)
+
+    def _searched(self, measured: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The whitened trace, the logarithm of the odds of a pulse, and mean and mean square of what it can be."""
         whitened = measured @ self.precision
         score, mean, square = self.bank.moments(whitened)
-        logit = (score + self.odds).clamp(-MOST, MOST)
+        return whitened, (score + self.odds).clamp(-MOST, MOST), mean, square
+
+    def _pulse(self, logit: Tensor, mean: Tensor, square: Tensor) -> Answer:
+        """A pulse of that mean and mean square, if it is there, with the spread of both questions."""
         sure = torch.sigmoid(logit)[:, None]
         variance = (sure * square - (sure * mean).square()).clamp_min(0)
-        return whitened, Answer(sure * mean, (variance + (SMALLEST * self.unit) ** 2).sqrt(), logit)
+        return Answer(sure * mean, (variance + (SMALLEST * self.unit) ** 2).sqrt(), logit)
 
     def forward(self, measured: Tensor) -> Answer:
         with torch.no_grad():
-            whitened, known = self.known(measured)
+            whitened, score, mean, square = self._searched(measured)
+            known = self._pulse(score, mean, square)
             seen = torch.stack([measured, whitened, known.signal], 1) / self.scales[:, None]
             steps = measured.shape[1]
             seen = F.pad(seen, (0, -steps % self.whole))
-        told = self.net(seen, known.logit / 4)[..., :steps]
-        signal = known.signal + self.unit * told[:, 0]
-        return Answer(signal, known.spread * told[:, 1].clamp(-4, 4).exp(), known.logit + 8 * told[:, 2].mean(1))
+        told = self.net(seen, score / 4)[..., :steps]
+        logit = score + 8 * told[:, 2].mean(1)
+        with torch.no_grad():  # what is said of the spread does not move the presence
+            spread = self._pulse(logit, mean, square).spread
+        return Answer(known.signal + self.unit * told[:, 0], spread * told[:, 1].clamp(-4, 4).exp(), logit)
 
 
 # --------------------------------------------------------------------------------------------------------------- learner

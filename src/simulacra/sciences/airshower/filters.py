@@ -11,6 +11,8 @@ having P = v at every k,
     its mean         sum of w_j(t) s_j(t), w the same ratios made shares of one: the least mean squared error, once it is multiplied
                      by the probability that there is a pulse
     Wiener filter    G = S / (S + P), mean squared error (1/N) sum_k S P / (S + P): the best of linear ones (Wiener 1949)
+    many pulses      s_j is a sum of r axes a_i, the leading ones of all pulses as the noise lets them be seen; so k filters cost r
+                     transforms, not k, and the mean of the pulses and that of their squares as many again
 
 These forms are of noise that goes round the trace. Real noise does not: a line between two modes leaks into all of them. With the
 covariance C of the N steps, whitening is exact: z = s C^-1 x, d^2 = s C^-1 s, and the Wiener filter is the matrix S (S + C)^-1, S the
@@ -24,10 +26,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from scipy import fft, linalg
 from scipy.stats import norm
@@ -37,7 +41,11 @@ Array = NDArray[Any]
 
 BAND = 30.0, 80.0  # MHz, of the antenna
 AT_ONCE = 64  # traces that meet a bank of pulses together: bounded memory
+IN_CACHE = 8  # of these at a time on a processor: what a bank makes of them stays in its fast memory, which halves the time
 LEAST = 1e-4  # of the mean variance
+FAR = 60.0  # below the best, ratios are equal: e^-60 of it is nothing, and beyond e^-87 processors take 25 times as long
+UNSEEN = 0.02  # standard deviations of the noise: strength that a pulse may lose when it is made of axes
+UNDRAWN, UNDRAWN_SQUARED = 3e-4, 1e-6  # of a pulse, and of its square: the second is what is left of a difference of large numbers
 
 
 # ------------------------------------------------------------------------------------------------------------- spectra
@@ -153,6 +161,31 @@ def wiener_matrix(signal: Array, noise: Array) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
+class Axes:
+    """Rows (k, N) as sums of r <= k others: weights (k, r) times rows whose real transform is `modes` (r, N // 2 + 1)."""
+
+    weights: Tensor
+    modes: Tensor
+
+    @classmethod
+    def of(cls, rows: Array, lost: float | Array, gain: ArrayLike = 1.0) -> Axes:
+        """The fewest axes that leave of each row, filtered by the positive `gain` (N // 2 + 1,), less than `lost` (root of the sum of
+        squares): the leading singular vectors of the filtered rows."""
+        gain = np.broadcast_to(np.asarray(gain, float), rows.shape[1] // 2 + 1)
+        left, values, right = linalg.svd(filtered(rows.astype(float), gain), full_matrices=False)
+        weights = left * values
+        rest = np.sqrt(np.cumsum(np.square(weights)[:, ::-1], axis=1)[:, ::-1])  # of each row, without the axes before
+        enough = (rest <= np.asarray(lost).reshape(-1, 1)).all(axis=0)
+        count = max(1, int(enough.argmax()) if enough.any() else len(values))
+        modes = fft.rfft(right[:count], axis=1) / gain
+        return cls(torch.from_numpy(weights[:, :count]).float(), torch.from_numpy(modes).to(torch.complex64))
+
+    def to(self, device: torch.device) -> Axes:
+        """The same on a device."""
+        return Axes(self.weights.to(device), self.modes.to(device))
+
+
+@dataclasses.dataclass(frozen=True)
 class Bank:
     """Pulses (k, N), each with its largest value at step 0, that may stand at any of the m steps from `first` on, in noise whose
     covariance has the inverse `precision` (N, N). A pulse that would leave the trace comes in again at its other end.
@@ -176,29 +209,53 @@ class Bank:
             found.append(np.sqrt(((standing @ precision) * standing).sum(axis=1)))
         return cls(torch.from_numpy(moved), torch.from_numpy(precision), torch.from_numpy(np.stack(found)), first)
 
+    @cached_property
+    def sought(self) -> tuple[Axes, Tensor]:
+        """What is looked for in place of each pulse, with conjugate modes, and d^2 / 2. What is left of a pulse is weaker than UNSEEN."""
+        precision = self.precision.double().cpu().numpy()
+        spectrum = np.diagonal(fft.ifft(fft.fft(precision, axis=0), axis=1)).real[: precision.shape[0] // 2 + 1]  # mean over places
+        # Rounded to single precision, the smallest need not come out positive.
+        axes = Axes.of(self._rows(), UNSEEN, np.sqrt(np.maximum(spectrum, 1e-7 * spectrum.max()))).to(self.pulses.device)
+        return Axes(axes.weights, axes.modes.conj().resolve_conj()), self.strength.square() / 2
+
+    @cached_property
+    def shown(self) -> tuple[Axes, int]:
+        """Of what the pulses are put together, and after so many axes their squares."""
+        rows = self._rows()
+        parts = [
+            Axes.of(values, lost * np.sqrt(np.square(values).sum(axis=1)))
+            for values, lost in ((rows, UNDRAWN), (np.square(rows), UNDRAWN_SQUARED))
+        ]
+        both = Axes(torch.cat([part.weights for part in parts], 1), torch.cat([part.modes for part in parts]))
+        return both.to(self.pulses.device), len(parts[0].modes)
+
+    def _rows(self) -> Array:
+        return np.asarray(self.pulses.double().cpu().numpy())
+
     def ratio(self, whitened: Tensor) -> Tensor:
         """Logarithm of the likelihood ratio of each pulse at each place, (n, k, m), from rows @ precision (n, N)."""
-        steps, count = whitened.shape[1], self.strength.shape[1]
-        modes = torch.fft.rfft(whitened)[:, None] * torch.fft.rfft(self.pulses).conj()
-        found: Tensor = torch.fft.irfft(modes, steps)[:, :, self.first : self.first + count] - self.strength.square() / 2
-        return found
+        steps, count, (axes, against) = whitened.shape[1], self.strength.shape[1], self.sought
+        along = torch.fft.irfft(torch.fft.rfft(whitened)[:, None] * axes.modes, steps)[:, :, self.first : self.first + count]
+        return torch.matmul(axes.weights, along).sub_(against)
 
     def moments(self, whitened: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """From rows @ precision (n, N): the logarithm (n,) of the likelihood ratio averaged over pulses and places, the best detector
         there is; and mean and mean square (n, N) of the pulses, each as likely as the row makes it, if there is one."""
-        steps = whitened.shape[1]
-        ratio = self.ratio(whitened)
-        flat = ratio.flatten(1)
-        top = flat.amax(1)
-        share = torch.zeros(*ratio.shape[:2], steps, device=ratio.device)
-        share[:, :, self.first : self.first + ratio.shape[2]] = (ratio - top[:, None, None]).exp_()
+        parts = whitened.split(IN_CACHE if whitened.device.type == "cpu" else max(len(whitened), 1))
+        found = [torch.cat(column) for column in zip(*(self._moments(part) for part in parts), strict=True)]
+        return found[0], found[1], found[2]
+
+    def _moments(self, whitened: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        steps, count, (axes, of_pulses) = whitened.shape[1], self.strength.shape[1], self.shown
+        share = self.ratio(whitened)
+        top = share.amax((1, 2))
+        share.sub_(top[:, None, None]).clamp_min_(-FAR).mul_(1 / math.log(2)).exp2_()  # a quarter of the time that exp takes
         whole = share.sum((1, 2))
-        modes = torch.fft.rfft(share)
-        first, second = (
-            torch.fft.irfft(torch.einsum("nkf,kf->nf", modes, torch.fft.rfft(values)), steps) / whole[:, None]
-            for values in (self.pulses, self.pulses.square())
-        )
-        return top + (whole / flat.shape[1]).log(), first, second
+        along = F.pad(torch.matmul(axes.weights.T, share), (self.first, steps - self.first - count))
+        each = torch.fft.rfft(along).mul_(axes.modes)
+        both = torch.stack([each[:, :of_pulses].sum(1), each[:, of_pulses:].sum(1)], 1)
+        first, second = torch.fft.irfft(both / whole[:, None, None], steps).unbind(1)
+        return top + (whole / share[0].numel()).log(), first, second
 
     def best(self, whitened: Tensor) -> Tensor:
         """The pulse that fits each row best, where it fits, (n, N): what a matched filter recovers. From rows @ precision."""
