@@ -22,15 +22,16 @@ class Descent:
     with that one. `clip` bounds the gradient norm; "adaptive" bounds it by 1.5 times the mean plus twice the standard deviation of
     the last 50 norms, clipped ones as clipped (Hoogeboom et al. 2022, 2203.17003). `amsgrad` divides by the largest second moment
     so far (Reddi et al., 1904.09237); `nesterov` looks ahead along the momentum (Dozat 2016, Incorporating Nesterov momentum into Adam).
-    The learning rate rises linearly over `warmup` steps and, where `horizon` is given, falls to zero on a half cosine at step `horizon`.
+    The learning rate rises linearly over `warmup` steps and, where `horizon` is given, falls to zero on a half cosine at step `horizon`;
+    `stairs` (f, k) multiplies it by f every k steps.
     """
 
     def __init__(
         self, module: nn.Module, *, lr: float, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.0,
         clip: float | Literal["adaptive"] | None = None, ema: float = 0.0, warmup: int = 0, horizon: int | None = None,
-        amsgrad: bool = False, nesterov: bool = False,
+        amsgrad: bool = False, nesterov: bool = False, stairs: tuple[float, int] = (1.0, 1),
     ) -> None:  # fmt: skip
-        self.module, self.lr, self.clip, self.ema, self.warmup, self.horizon = module, lr, clip, ema, warmup, horizon
+        self.module, self.lr, self.clip, self.ema, self.warmup, self.horizon, self.stairs = module, lr, clip, ema, warmup, horizon, stairs
         self.average: nn.Module = copy.deepcopy(module).requires_grad_(False).eval() if ema else module
         self.optimiser: torch.optim.Optimizer
         if nesterov:
@@ -47,7 +48,7 @@ class Descent:
         """Learning rate of the coming step."""
         rise = min(1.0, (self.count + 1) / self.warmup) if self.warmup else 1.0
         fall = 0.5 * (1 + math.cos(math.pi * min(self.count / self.horizon, 1.0))) if self.horizon else 1.0
-        return self.lr * rise * fall
+        return self.lr * rise * fall * self.stairs[0] ** (self.count // self.stairs[1])
 
     def __call__(self, loss: Tensor) -> Tensor:
         self.optimiser.zero_grad(set_to_none=True)

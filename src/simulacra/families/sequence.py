@@ -37,6 +37,12 @@ def log_loss(logits: Tensor, tokens: Tensor) -> Tensor:
     return loss.reshape(len(tokens), -1).sum(1)
 
 
+def log_loss_padded(logits: Tensor, tokens: Tensor) -> Tensor:
+    """-log p of each row (n,) in nats, all t places of it, padding included, over all V logits: for models that learn when to pad."""
+    loss = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+    return loss.reshape(len(tokens), -1).sum(1)
+
+
 class Recurrent(Protocol):
     """What the sampler reads of a model."""
 
@@ -63,15 +69,17 @@ class Drawn:
 def draw(
     model: Recurrent, rows: Sequence[int], *, seed: int, longest: int, slots: int = SLOTS, temperature: float = 1.0,
     dtype: torch.dtype = torch.float32, prompt: Tensor | None = None, state: tuple[Tensor, Tensor] | None = None,
-    allowed: Callable[[Tensor, Tensor], Tensor] | None = None,
+    allowed: Callable[[Tensor, Tensor], Tensor] | None = None, beside: Tensor | None = None,
 ) -> Drawn:  # fmt: skip
     """One string for each of `rows`, which are numbers: row i is the same whatever other rows are drawn with it, as long as `slots`,
     `dtype` and the machine stay.
 
     A row begins with its `prompt` (n, p), token numbers padded with PAD, and in its `state` (hidden and cell, each (layers, n, hidden);
-    zeros where None). At most `longest` tokens are drawn, END included; `temperature` 0 takes the most likely token.
+    zeros where None); with `beside` (n, d), that stands beside the embedding of each of its tokens. At most `longest` tokens are drawn,
+    END included; `temperature` 0 takes the most likely token. `allowed` is told, for each slot, the place in `rows` and the position, and
+    says which tokens from END on may stand there, (slots, V - END).
     """
-    cell = _Cell(model, slots, dtype)
+    cell = _Cell(model, slots, dtype, beside)
     total, device = len(rows), cell.device
     number = np.asarray(rows, np.int64)
     out = torch.full((total, longest), PAD, device=device)
@@ -85,11 +93,13 @@ def draw(
         logits = cell(token)[:, END:].float()
         steps += 1
         place = row.clamp(max=total - 1)
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed(place, position), -torch.inf)
         if temperature > 0:
             law = (logits / temperature).softmax(1)
             chance = uniform(seed, number[place.cpu().numpy()], position.cpu().numpy()).to(device)
             reach = law.cumsum(1)
-            token = (reach < chance[:, None] * reach[:, -1:]).sum(1).clamp(max=law.shape[1] - 1) + END
+            token = (reach <= chance[:, None] * reach[:, -1:]).sum(1).clamp(max=law.shape[1] - 1) + END
         else:
             law = logits.softmax(1)
             token = logits.argmax(1) + END
@@ -129,17 +139,28 @@ def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)
 
 
+def _product(rows: Tensor, weights: Tensor, at_once: int) -> Tensor:
+    """rows @ weights, always so many rows together: the last bits of a product depend on their number."""
+    padded = F.pad(rows, (0, 0, 0, -len(rows) % at_once))
+    return torch.cat([part @ weights for part in torch.split(padded, at_once)])[: len(rows)]
+
+
 class _Cell:
     """One step of the model for all slots at once. Gates lie in the order input, forget, output, candidate: one sigmoid serves three."""
 
-    def __init__(self, model: Recurrent, slots: int, dtype: torch.dtype) -> None:
+    def __init__(self, model: Recurrent, slots: int, dtype: torch.dtype, beside: Tensor | None) -> None:
         lstm, self.hidden = model.lstm, model.lstm.hidden_size
         if lstm.bidirectional or lstm.proj_size or not lstm.bias:
             raise ValueError("the sampler knows plain LSTMs with biases")
         weights = {name: self._reordered(value.detach().float()) for name, value in lstm.named_parameters()}
         self.device, self.dtype = model.out.weight.device, dtype
         bias = [weights[f"bias_ih_l{k}"] + weights[f"bias_hh_l{k}"] for k in range(lstm.num_layers)]
-        self.table = (model.embedding.weight.detach().float() @ weights["weight_ih_l0"].T + bias[0]).to(dtype)
+        letters = model.embedding.weight.detach().float()
+        of_letters, of_beside = weights["weight_ih_l0"][:, : letters.shape[1]], weights["weight_ih_l0"][:, letters.shape[1] :]
+        self.table = (letters @ of_letters.T + bias[0]).to(dtype)
+        # What stands beside the embeddings stays the same within a row: its product is made once for each.
+        self.offsets = None if beside is None else _product(beside.float(), of_beside.T.contiguous(), slots).to(dtype)
+        self.offset = torch.zeros(slots, 0 if beside is None else 4 * self.hidden, device=self.device, dtype=dtype)
         self.products = [weights["weight_hh_l0"].T.contiguous().to(dtype)]
         self.biases = [b.to(dtype) for b in bias]
         for k in range(1, lstm.num_layers):
@@ -161,14 +182,20 @@ class _Cell:
             hidden = row[:, -self.hidden :]
             hidden[slots] = 0.0 if state is None else state[0][k, rows].to(self.dtype)
             memory[slots] = 0.0 if state is None else state[1][k, rows].float()
+        if self.offsets is not None:
+            self.offset[slots] = self.offsets[rows]
 
     def __call__(self, token: Tensor) -> Tensor:
         """Logits (slots, V) of the token that follows `token` (slots,)."""
-        h, below = self.hidden, None
+        h = self.hidden
+        below: Any = None
         for k, (row, memory) in enumerate(zip(self.rows, self.memory, strict=True)):
             if below is not None:
                 row[:, :h] = below
-            gates = torch.addmm(self.table[token] if k == 0 else self.biases[k], row, self.products[k])
+            bias = self.biases[k] if k else self.table[token]
+            if k == 0 and self.offsets is not None:
+                bias = bias + self.offset
+            gates = torch.addmm(bias, row, self.products[k])
             opened = gates[:, : 3 * h].sigmoid_()
             candidate = gates[:, 3 * h :].tanh_()
             memory.mul_(opened[:, h : 2 * h]).addcmul_(opened[:, :h].float(), candidate.float())

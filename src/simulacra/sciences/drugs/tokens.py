@@ -28,6 +28,8 @@ from torch import Tensor
 from simulacra.study import Refused
 
 Notation = Literal["smiles", "selfies"]
+Spelling = Notation | Literal["characters"]  # characters: every one a token, as the first networks of this kind read SMILES
+SPELLINGS: tuple[Spelling, ...] = ("smiles", "selfies", "characters")
 
 PAD, START, END = 0, 1, 2  # numbers of the marks; tokens follow
 MARKS = ("<pad>", "<start>", "<end>")
@@ -80,7 +82,7 @@ def counted(text: NDArray[np.uint8]) -> NDArray[np.int64]:
 class Vocabulary:
     """Tokens and their numbers, in one notation. Numbers 0, 1 and 2 are the marks for padding, start and end."""
 
-    def __init__(self, tokens: Sequence[str], notation: Notation = "smiles") -> None:
+    def __init__(self, tokens: Sequence[str], notation: Spelling = "smiles") -> None:
         self.tokens, self.notation = [*MARKS, *tokens], notation
         self.number = {token: i for i, token in enumerate(self.tokens)}
 
@@ -88,7 +90,7 @@ class Vocabulary:
         return len(self.tokens)
 
     @classmethod
-    def of(cls, smiles: Iterable[str], notation: Notation = "smiles") -> Vocabulary:
+    def of(cls, smiles: Iterable[str], notation: Spelling = "smiles") -> Vocabulary:
         """All tokens of the strings, in alphabetical order."""
         seen: Counter[str] = Counter()
         for one in smiles:
@@ -116,7 +118,7 @@ class Vocabulary:
         rows = numbers.cpu().numpy()
         ended = np.where((rows == END).any(1), (rows == END).argmax(1), rows.shape[1])
         texts = ["".join(table[row[:end]]) for row, end in zip(rows, ended.tolist(), strict=True)]
-        return texts if self.notation == "smiles" else [_from_selfies(text) for text in texts]
+        return [_from_selfies(text) for text in texts] if self.notation == "selfies" else texts
 
     def state(self) -> Tensor:
         """The vocabulary as bytes, to be kept with weights."""
@@ -127,12 +129,15 @@ class Vocabulary:
     def from_state(cls, state: Tensor) -> Vocabulary:
         """What `state` describes. Refused where it is no vocabulary."""
         notation, *tokens = bytes(state.tolist()).decode().split("\n")
-        if notation not in ("smiles", "selfies"):
-            raise Refused(f"a vocabulary is of smiles or selfies, not of {notation!r}")
-        return cls(tokens, "smiles" if notation == "smiles" else "selfies")
+        for known in SPELLINGS:
+            if notation == known:
+                return cls(tokens, known)
+        raise Refused(f"a vocabulary is of {', '.join(SPELLINGS)}, not of {notation!r}")
 
 
-def _written(smiles: str, notation: Notation) -> list[str]:
+def _written(smiles: str, notation: Spelling) -> list[str]:
+    if notation == "characters":
+        return list(smiles)
     return split(smiles) if notation == "smiles" else _SELFIES.findall(_to_selfies(smiles))
 
 
