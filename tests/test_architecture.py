@@ -26,6 +26,7 @@ LAYERS = (
     ("report",),
     ("pipeline", "forecasting"),
     ("drawing", "comparing", "flags"),
+    ("streaming",),
     ("cli",),
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}

@@ -40,14 +40,15 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the verdict; no
 @app.callback()
 def _trust(
     studies: Annotated[
-        list[str] | None, typer.Option("--trust", metavar="MODULE", help="A study of your own that a run folder may name; may be repeated.")
+        list[str] | None,
+        typer.Option("--trust", metavar="MODULE", help="A module of yours, a study or a score, that a run may name; may be repeated."),
     ] = None,
 ) -> None:
     if studies:
         from simulacra import study
 
         for name in studies:
-            study.find(name)
+            study.trust(name)
 
 
 @app.command("list")
@@ -163,7 +164,7 @@ def draw(
         raise typer.BadParameter(f"say first what to draw from, a run folder or a study; {what!r} came first")
     if out is None:
         raise typer.BadParameter("say with -o which file to write, e.g. -o samples.npz")
-    from simulacra import drawing
+    from simulacra import drawing, streaming
 
     source = drawing.opened(what)
     changes, conditions = flags.asked_of(source, context.args, flags.named(condition or [], "--condition", "name=value"))
@@ -173,6 +174,15 @@ def draw(
     if out.suffix.lower() in drawing.MOVIES:
         wish = drawing.Movie(movie, n or drawing.Movie.rows, conditions, seed, images, flags.rows(through), frames, truncation)
         lines = drawing.draw_movie(source, out, wish, lambda count: _watched(count, quiet, "frames"))
+    elif streaming.fits(source, out, n or 64) and not against:
+        order = streaming.Order(what, changes, conditions, seed, n or 64, out.suffix.lower())
+        with _watched(order.rows, quiet, "samples") as watch:
+            outcome = streaming.stream(source, order, out, workers=source.recipe.threads, watch=watch)
+        lines = list(outcome.lines)
+        if not outcome.finished:
+            kept = f"stopped after {outcome.rows:,} of {order.rows:,}, kept in {out}.part; the same command goes on"
+            _console().print(kept, markup=False, soft_wrap=True)
+            raise typer.Exit(STOPPED)
     else:
         with _watched(n or 64, quiet, "samples") as watch:
             lines = drawing.draw(
@@ -265,7 +275,9 @@ def judge(
     context: typer.Context,
     what: Annotated[str, typer.Argument(metavar="STUDY|RUN", help="A study, to judge files; or a run folder, to judge it again.")],
     drawn: Annotated[Path | None, typer.Option(help="Samples that any program wrote.")] = None,
-    nature: Annotated[Path | None, typer.Option(help="Held-out nature; default: what the recipe loads.")] = None,
+    nature: Annotated[
+        Path | None, typer.Option("--nature", "--reference", help="Held-out nature; default: what the recipe loads.")
+    ] = None,
     training: Annotated[Path | None, typer.Option(help="What the other program was trained on: looks for copies.")] = None,
     recipe: Annotated[str, typer.Option(help="Recipe whose nature is used without --nature; its fields are flags.")] = "quick",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write evidence (.json) or a report (.html).")] = None,

@@ -146,7 +146,7 @@ def denoise(
     if source.asked.denoises is None:
         able = [name for name in study.names() if study.find(name).denoises]
         raise Refused(f"{source.name} denoises nothing; {', '.join(able)} does")
-    _check_folder(out)
+    check_folder(out)
     if out.suffix.lower() not in (".npz", *source.asked.formats):
         raise Refused(f"cannot write {out.suffix or 'a file without ending'}: choose {', '.join(('.npz', *source.asked.formats))}")
     if out.exists() and path.exists() and out.samefile(path):
@@ -192,14 +192,15 @@ def _check_file(asked: Study[Any, Any], out: Path, against: Path | None) -> None
     more = f", {', '.join(own)} (formats of the field)" if own else ""
     if ending not in (".npz", *PICTURES, *own):
         raise Refused(f"cannot write {ending or 'a file without ending'}: choose .npz (samples), .png (grid), .gif or .mp4 (movie){more}")
-    _check_folder(out)
+    check_folder(out)
     if against and ending not in own:
         raise Refused(f"--against needs a format that has room for the outcome; {ending} has none{more.replace(', ', '; these have: ', 1)}")
     if against and not against.is_file():
         raise Refused(f"{against} is not a file of known samples to compare with")
 
 
-def _check_folder(out: Path) -> None:
+def check_folder(out: Path) -> None:
+    """Refused where the folder that a file is to be written into does not exist."""
     if not out.parent.is_dir():
         raise Refused(f"there is no folder {out.parent} to write {out.name} into")
 
@@ -219,7 +220,7 @@ def movie_of(source: Source, learner: Learner[Any], choice: str) -> str:
 
 def draw_movie(source: Source, out: Path, wish: Movie, progress: Progress | None = None) -> list[str]:
     """Write the movie that is wished for as .gif or .mp4. Returns what was achieved, in lines of the study."""
-    _check_folder(out)
+    check_folder(out)
     if wish.rows > MOST_ROWS:
         raise Refused(f"a movie shows at most {MOST_ROWS} samples side by side, {wish.rows} were asked for; take fewer with -n")
     learner: Any = source.learner()

@@ -183,8 +183,11 @@ def _finished(folder: Run, changes: Mapping[str, Any] | None) -> tuple[Study[Any
     return asked, recipe, state
 
 
-def draw_like(learner: Learner[Any], like: Samples, *, seed: int, device: torch.device, watch: Watch | None = None) -> Any:
-    """One drawn row per row of `like`. Row i is the same for any length of `like` that holds the same conditions.
+def draw_like(
+    learner: Learner[Any], like: Samples, *, seed: int, device: torch.device, first: int = 0, watch: Watch | None = None
+) -> Any:  # fmt: skip
+    """One drawn row per row of `like`, which are the rows from `first` on of a longer draw. Row i is the same for any length of `like`
+    that holds the same conditions.
 
     Blocks are filled up to BLOCK rows, or those that the learner says, because the last bits of a convolution or a matrix product depend
     on the batch size.
@@ -195,7 +198,7 @@ def draw_like(learner: Learner[Any], like: Samples, *, seed: int, device: torch.
     began = time.monotonic()
     with torch.no_grad():
         for start in range(0, len(like), size):
-            rows = range(start, start + size)
+            rows = range(first + start, first + start + size)
             at = torch.arange(start, start + size).clamp(max=len(like) - 1)
             block = learner.draw(like[at].to(device), Noise(seed, rows)).to("cpu")
             parts.append(block[: min(size, len(like) - start)])

@@ -219,10 +219,10 @@ class Asks(Protocol):
 
 @runtime_checkable
 class Blocks(Protocol):
-    """A learner whose rows may be large: it says how many are drawn together, which is else a fixed number."""
+    """A learner whose rows may be large or many: it says how many are drawn together, which is else a fixed number."""
 
     def at_once(self, like: Any) -> int:
-        """Rows of one block of a draw for `like`: the same number however many rows `like` has."""
+        """Rows of one block of a draw for `like`: the same number however many rows `like` has, unless a row comes out alike in any block."""
         ...
 
 
@@ -282,6 +282,9 @@ class Study(Generic[R, S]):
     conditions: Mapping[str, str] | None = None  # what `ask` takes: name -> what it means; None: `ask` alone knows
     formats: Sequence[str] = ()  # endings that `export` writes, e.g. ".sdf"
     export: Callable[[S, Path, Path | None], None] | None = None  # samples, file to write, file of known ones to compare them with
+    line_formats: Sequence[str] = ()  # of `formats`, those of which a file may be written row by row, however long it gets
+    header: Callable[[str], str] | None = None  # first line of such a file, from its ending
+    lines: Callable[[S, str], str] | None = None  # samples as further lines, from the ending: a line for each
     summary: Callable[[S, S], Sequence[str]] | None = None  # template that was asked for, what was drawn -> lines: what was achieved
     denoises: Callable[..., Records[S]] | None = None  # denoises(path, recipe, rate=None, start=None): records for `simulacra denoise`
     models: Callable[[S], Sequence[str]] | None = None  # rows as text of one SDF or XYZ record each, for the viewer in the report
@@ -324,6 +327,18 @@ def find_recorded(name: str) -> Study[Any, Any]:
     return find(name)
 
 
+def trust(name: str) -> None:
+    """Let files name the user's module `name`: a study, or a module with a function that a recipe names. Refused where there is none."""
+    if name not in names() and not _importable(name):
+        raise Refused(f"no module is called {name!r}; name one that Python finds (PYTHONPATH), as package.module")
+    _trusted.add(name)
+
+
+def trusted(name: str) -> bool:
+    """Whether the user trusted the module `name` in this process: what a file names is run only then."""
+    return name in _trusted
+
+
 _trusted: set[str] = set()
 
 
@@ -338,5 +353,5 @@ def _declares_study(path: Path) -> bool:
 def _importable(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
+    except (ModuleNotFoundError, ValueError):  # the second for what is no name of a module
         return False

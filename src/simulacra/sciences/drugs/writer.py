@@ -6,7 +6,7 @@ data.py); what padding remains is no part of the loss.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -100,8 +100,9 @@ class Writer:
     # --- drawing ---
 
     def at_once(self, like: Compounds) -> int:
-        """Rows of a block. A row is drawn in the same way in a smaller one, so none has to be filled up."""
-        return max(min(len(like), ROWS), 1)
+        """Rows of a block: as few blocks as possible, all of one size. A row comes out alike in any of them."""
+        blocks = max(-(-len(like) // ROWS), 1)
+        return max(-(-len(like) // blocks), 1)
 
     def draw(self, like: Compounds, noise: Noise) -> Compounds:
         """New molecules, as strings. Where a row of `like` has a prompt, its string begins with it."""
@@ -110,13 +111,16 @@ class Writer:
         drawn = self.sampled(noise.rows[: len(like)], seed=noise.seed, prompt=begun)
         return Compounds(as_bytes(self.vocabulary.decoded(drawn.tokens)), like.prompt.cpu(), like.wish.cpu())
 
-    def sampled(self, rows: Sequence[int], *, seed: int, prompt: Tensor | None = None) -> sequence.Drawn:
-        """Token numbers of one string for each of the row numbers."""
+    def sampled(
+        self, rows: Sequence[int], *, seed: int, prompt: Tensor | None = None, model: Any = None,
+        allowed: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> sequence.Drawn:  # fmt: skip
+        """Token numbers of one string for each of the row numbers, by another model of the same kind where one is given."""
         recipe = self.recipe
-        model: Any = self.descent.average
         return sequence.draw(
-            model, rows, seed=seed, longest=recipe.longest, slots=recipe.slots, temperature=recipe.temperature, dtype=self.dtype, prompt=prompt
-        )
+            model or self.descent.average, rows, seed=seed, longest=recipe.longest, slots=recipe.slots, temperature=recipe.temperature,
+            dtype=self.dtype, prompt=prompt, allowed=allowed,
+        )  # fmt: skip
 
     def _begun(self, given: Sequence[str]) -> Tensor:
         rows = [self.vocabulary.numbers(one) for one in given]

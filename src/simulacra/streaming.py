@@ -1,0 +1,164 @@
+"""Millions of draws into one text file: block by block, in as many processes as there are cores, memory for a few blocks only.
+
+What is finished lies in `<file>.part`, with a ledger beside it that says of which draw it is and how far it came. The same command goes
+on where the last one stopped, and ends with the same file, because a row depends on the seed and its number alone. Nothing
+bears the name that was asked for before it is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from simulacra import drawing
+from simulacra.pipeline import Watch, draw_like
+from simulacra.runs import write_atomically
+from simulacra.study import Refused
+from simulacra.training import device_of, stop_requests
+
+BLOCK = 5_000  # rows that one process draws at a time
+FROM = 20_000  # rows from which a file is written in blocks
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be drawn: `what` names a run or a study, `changes` are of the recipe's fields of drawing."""
+
+    what: str
+    changes: Mapping[str, Any]
+    conditions: Mapping[str, str]
+    seed: int
+    rows: int
+    ending: str
+
+    def key(self, sentence: str) -> str:
+        """What two orders share if one goes on with the other's file; how many rows are wanted is no part of it."""
+        text = json.dumps([sentence, sorted(self.changes.items()), sorted(self.conditions.items()), self.seed, self.ending], default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How far a stream came."""
+
+    rows: int
+    finished: bool
+    lines: Sequence[str]  # what was achieved in the first block, in words
+
+
+def fits(source: drawing.Source, out: Path, rows: int) -> bool:
+    """Whether so many rows are written into such a file in blocks."""
+    return rows >= FROM and source.asked.lines is not None and out.suffix.lower() in source.asked.line_formats
+
+
+def stream(source: drawing.Source, order: Order, out: Path, *, workers: int = 0, watch: Watch | None = None) -> Outcome:
+    """Write `order.rows` rows to `out`, in `workers` processes (0: one per core), and go on with what an earlier call left.
+
+    Stops, with everything kept, on SIGINT or SIGTERM. Raises Refused where the folder is missing or the unfinished file is of another draw.
+    """
+    drawing.check_folder(out)
+    part, ledger = out.with_name(f"{out.name}.part"), out.with_name(f"{out.name}.part.json")
+    key = order.key(source.sentence())
+    done, size, lines = _so_far(part, ledger, key, order.rows)
+    began, start = time.monotonic(), done
+    with stop_requests() as stop, open(part, "r+b" if part.exists() else "w+b") as file:
+        file.truncate(size)
+        file.seek(size)
+        if not size and source.asked.header:
+            file.write(source.asked.header(order.ending).encode())
+        for text, said in _blocks(source, order, done, workers or os.cpu_count() or 1):
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+            done, lines = min(done + BLOCK, order.rows), lines or said
+            state = {"draw": key, "rows": done, "bytes": file.tell(), "lines": list(lines)}
+            write_atomically(ledger, json.dumps(state).encode())
+            if watch:
+                watch(done, {}, (done - start) / max(time.monotonic() - began, 1e-9))
+            if stop and done < order.rows:
+                return Outcome(done, False, lines)
+    os.replace(part, out)
+    ledger.unlink(missing_ok=True)
+    return Outcome(done, True, lines)
+
+
+def _so_far(part: Path, ledger: Path, key: str, wanted: int) -> tuple[int, int, list[str]]:
+    """Rows, bytes and words of an unfinished file that this draw may go on with."""
+    if not part.exists() or not ledger.exists():
+        return 0, 0, []
+    try:
+        state = json.loads(ledger.read_text(encoding="utf-8"))
+        rows, size, lines = int(state["rows"]), int(state["bytes"]), [str(line) for line in state["lines"]]
+        same = state["draw"] == key
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Refused(f"{ledger} is damaged ({error}); delete it and {part.name} to draw from the start") from error
+    if not same:
+        raise Refused(f"{part} is of another draw (other weights, seed, conditions or settings); delete it, or choose another name")
+    if rows % BLOCK or rows > wanted or part.stat().st_size < size:
+        raise Refused(f"{part} does not hold what {ledger.name} says; delete both to draw from the start")
+    return rows, size, lines
+
+
+def _blocks(source: drawing.Source, order: Order, done: int, workers: int) -> Iterator[tuple[str, list[str]]]:
+    """Text of one block after another, in order, and what the first achieved in words."""
+    starts = range(done, order.rows, BLOCK)
+    if workers == 1 or len(starts) == 1 or device_of(source.recipe.device).type != "cpu":
+        painter = _Painter(source, order)
+        for start in starts:
+            yield painter(start)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would copy locks that torch's threads hold
+    with ProcessPoolExecutor(min(workers, len(starts)), context, initializer=_prepare, initargs=(order,)) as pool:
+        waiting: deque[Future[tuple[str, list[str]]]] = deque()
+        try:
+            for start in starts:
+                waiting.append(pool.submit(_drawn, start))
+                if len(waiting) > workers + 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Painter:
+    """Draws the rows from a start on, up to BLOCK, on one thread: more would only wait for each other."""
+
+    def __init__(self, source: drawing.Source, order: Order) -> None:
+        torch.set_num_threads(1)
+        self.source, self.order, self.learner = source, order, source.learner()
+        self.like = drawing.template(source, self.learner, order.rows, order.conditions)
+
+    def __call__(self, start: int) -> tuple[str, list[str]]:
+        asked = self.source.asked
+        like = self.like[start : start + BLOCK]
+        drawn = draw_like(self.learner, like, seed=self.order.seed, device=device_of(self.source.recipe.device), first=start)
+        said = list(asked.summary(like, drawn)) if asked.summary and not start else []
+        assert asked.lines  # `fits` asked for it
+        return asked.lines(drawn, self.order.ending), [f"of the first {len(like):,}: {line}" for line in said]
+
+
+_painter: _Painter | None = None
+
+
+def _prepare(order: Order) -> None:
+    global _painter
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and lets every block be finished
+    _painter = _Painter(drawing.opened(order.what).changed(order.changes), order)
+
+
+def _drawn(start: int) -> tuple[str, list[str]]:
+    assert _painter
+    return _painter(start)
