@@ -178,7 +178,7 @@ def draw(
         order = streaming.Order(what, changes, conditions, seed, n or 64, out.suffix.lower())
         with _watched(order.rows, quiet, "samples") as watch:
             outcome = streaming.stream(source, order, out, workers=source.recipe.threads, watch=watch)
-        lines = list(outcome.lines)
+        lines = outcome.lines()
         if not outcome.finished:
             kept = f"stopped after {outcome.rows:,} of {order.rows:,}, kept in {out}.part; the same command goes on"
             _console().print(kept, markup=False, soft_wrap=True)

@@ -222,7 +222,7 @@ class Blocks(Protocol):
     """A learner whose rows may be large or many: it says how many are drawn together, which is else a fixed number."""
 
     def at_once(self, like: Any) -> int:
-        """Rows of one block of a draw for `like`: the same number however many rows `like` has, unless a row comes out alike in any block."""
+        """Rows of one block of a draw for `like`: the same however many rows `like` has, unless a row comes out alike in any block."""
         ...
 
 
@@ -285,6 +285,7 @@ class Study(Generic[R, S]):
     line_formats: Sequence[str] = ()  # of `formats`, those of which a file may be written row by row, however long it gets
     header: Callable[[str], str] | None = None  # first line of such a file, from its ending
     lines: Callable[[S, str], str] | None = None  # samples as further lines, from the ending: a line for each
+    tally: Callable[[S], Mapping[str, int]] | None = None  # what is counted of them, e.g. the valid ones, to be added up over the file
     summary: Callable[[S, S], Sequence[str]] | None = None  # template that was asked for, what was drawn -> lines: what was achieved
     denoises: Callable[..., Records[S]] | None = None  # denoises(path, recipe, rate=None, start=None): records for `simulacra denoise`
     models: Callable[[S], Sequence[str]] | None = None  # rows as text of one SDF or XYZ record each, for the viewer in the report
