@@ -1,6 +1,9 @@
 """The order of batches, the gradient step and the random numbers that belong to rows."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -172,3 +175,20 @@ def test_asking_for_a_gpu_that_is_not_there_says_what_to_do():
         pytest.skip("this machine has a GPU")
     with pytest.raises(Refused, match="'cpu' or 'auto'"):
         device_of("cuda")
+
+
+def test_freed_memory_is_kept_for_the_next_step_unless_the_environment_decides():
+    code = (
+        "import sys, resource, torch; from simulacra.training import keep_memory; kept = keep_memory();\n"
+        "for _ in range(3): torch.ones(40_000_000)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(3): torch.ones(40_000_000)\n"
+        "print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
+    )
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    kept, faults = map(int, subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=plain).stdout.split())
+    decided = {**plain, "MALLOC_TRIM_THRESHOLD_": "131072"}
+    other, paid = map(int, subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=decided).stdout.split())
+    assert other == 0
+    if kept:  # on glibc
+        assert faults < paid / 10

@@ -13,8 +13,8 @@ import multiprocessing
 import os
 import signal
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,8 @@ from simulacra.training import device_of, stop_requests
 
 BLOCK = 5_000  # rows that one process draws at a time
 FROM = 20_000  # rows from which a file is written in blocks
+
+Block = tuple[str, dict[str, int]]  # lines, and what was counted of their rows
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,11 @@ class Outcome:
 
     rows: int
     finished: bool
-    lines: Sequence[str]  # what was achieved in the first block, in words
+    counts: Mapping[str, int]  # of all rows, by the study's `tally`
+
+    def lines(self) -> list[str]:
+        """The counts in words."""
+        return [f"{count:,} of {self.rows:,} {what}" for what, count in self.counts.items()]
 
 
 def fits(source: drawing.Source, out: Path, rows: int) -> bool:
@@ -71,57 +77,58 @@ def stream(source: drawing.Source, order: Order, out: Path, *, workers: int = 0,
     drawing.check_folder(out)
     part, ledger = out.with_name(f"{out.name}.part"), out.with_name(f"{out.name}.part.json")
     key = order.key(source.sentence())
-    done, size, lines = _so_far(part, ledger, key, order.rows)
+    done, size, counts = _so_far(part, ledger, key, order.rows)
     began, start = time.monotonic(), done
     with stop_requests() as stop, open(part, "r+b" if part.exists() else "w+b") as file:
         file.truncate(size)
         file.seek(size)
         if not size and source.asked.header:
             file.write(source.asked.header(order.ending).encode())
-        for text, said in _blocks(source, order, done, workers or os.cpu_count() or 1):
+        for text, more in _blocks(source, order, done, workers or os.cpu_count() or 1):
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
-            done, lines = min(done + BLOCK, order.rows), lines or said
-            state = {"draw": key, "rows": done, "bytes": file.tell(), "lines": list(lines)}
+            done = min(done + BLOCK, order.rows)
+            counts.update(more)
+            state = {"draw": key, "rows": done, "bytes": file.tell(), "counts": counts}
             write_atomically(ledger, json.dumps(state).encode())
             if watch:
                 watch(done, {}, (done - start) / max(time.monotonic() - began, 1e-9))
             if stop and done < order.rows:
-                return Outcome(done, False, lines)
+                return Outcome(done, False, counts)
     os.replace(part, out)
     ledger.unlink(missing_ok=True)
-    return Outcome(done, True, lines)
+    return Outcome(done, True, counts)
 
 
-def _so_far(part: Path, ledger: Path, key: str, wanted: int) -> tuple[int, int, list[str]]:
-    """Rows, bytes and words of an unfinished file that this draw may go on with."""
+def _so_far(part: Path, ledger: Path, key: str, wanted: int) -> tuple[int, int, Counter[str]]:
+    """Rows, bytes and counts of an unfinished file that this draw may go on with."""
     if not part.exists() or not ledger.exists():
-        return 0, 0, []
+        return 0, 0, Counter()
     try:
         state = json.loads(ledger.read_text(encoding="utf-8"))
-        rows, size, lines = int(state["rows"]), int(state["bytes"]), [str(line) for line in state["lines"]]
+        rows, size, counts = int(state["rows"]), int(state["bytes"]), Counter({str(k): int(v) for k, v in state["counts"].items()})
         same = state["draw"] == key
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Refused(f"{ledger} is damaged ({error}); delete it and {part.name} to draw from the start") from error
     if not same:
         raise Refused(f"{part} is of another draw (other weights, seed, conditions or settings); delete it, or choose another name")
     if rows % BLOCK or rows > wanted or part.stat().st_size < size:
         raise Refused(f"{part} does not hold what {ledger.name} says; delete both to draw from the start")
-    return rows, size, lines
+    return rows, size, counts
 
 
-def _blocks(source: drawing.Source, order: Order, done: int, workers: int) -> Iterator[tuple[str, list[str]]]:
-    """Text of one block after another, in order, and what the first achieved in words."""
+def _blocks(source: drawing.Source, order: Order, done: int, workers: int) -> Iterator[Block]:
+    """One block after another, in order."""
     starts = range(done, order.rows, BLOCK)
     if workers == 1 or len(starts) == 1 or device_of(source.recipe.device).type != "cpu":
-        painter = _Painter(source, order)
+        writer = _Writer(source, order)
         for start in starts:
-            yield painter(start)
+            yield writer(start)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy locks that torch's threads hold
     with ProcessPoolExecutor(min(workers, len(starts)), context, initializer=_prepare, initargs=(order,)) as pool:
-        waiting: deque[Future[tuple[str, list[str]]]] = deque()
+        waiting: deque[Future[Block]] = deque()
         try:
             for start in starts:
                 waiting.append(pool.submit(_drawn, start))
@@ -133,7 +140,7 @@ def _blocks(source: drawing.Source, order: Order, done: int, workers: int) -> It
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-class _Painter:
+class _Writer:
     """Draws the rows from a start on, up to BLOCK, on one thread: more would only wait for each other."""
 
     def __init__(self, source: drawing.Source, order: Order) -> None:
@@ -141,24 +148,23 @@ class _Painter:
         self.source, self.order, self.learner = source, order, source.learner()
         self.like = drawing.template(source, self.learner, order.rows, order.conditions)
 
-    def __call__(self, start: int) -> tuple[str, list[str]]:
+    def __call__(self, start: int) -> Block:
         asked = self.source.asked
         like = self.like[start : start + BLOCK]
         drawn = draw_like(self.learner, like, seed=self.order.seed, device=device_of(self.source.recipe.device), first=start)
-        said = list(asked.summary(like, drawn)) if asked.summary and not start else []
         assert asked.lines  # `fits` asked for it
-        return asked.lines(drawn, self.order.ending), [f"of the first {len(like):,}: {line}" for line in said]
+        return asked.lines(drawn, self.order.ending), dict(asked.tally(drawn)) if asked.tally else {}
 
 
-_painter: _Painter | None = None
+_writer: _Writer | None = None
 
 
 def _prepare(order: Order) -> None:
-    global _painter
+    global _writer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and lets every block be finished
-    _painter = _Painter(drawing.opened(order.what).changed(order.changes), order)
+    _writer = _Writer(drawing.opened(order.what).changed(order.changes), order)
 
 
-def _drawn(start: int) -> tuple[str, list[str]]:
-    assert _painter
-    return _painter(start)
+def _drawn(start: int) -> Block:
+    assert _writer
+    return _writer(start)

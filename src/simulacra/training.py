@@ -8,8 +8,11 @@ goes through the same states, bit for bit, as one that was not (same platform, s
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +26,7 @@ from torch import Tensor
 from simulacra.runs import Run
 from simulacra.study import Learner, Refused, Samples
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 WATCH = 20  # steps between looks at the losses: reading a number from a GPU waits for it
 
 
@@ -80,6 +84,7 @@ def fit(
     Returns early, saved, after `seconds` or on SIGTERM, SIGINT or SIGUSR1. `watch(step, losses, rate)` is told of
     progress. Raises Diverged where a loss or weight stops being finite; nothing non-finite is ever saved.
     """
+    keep_memory()
     start = run.restore(learner)
     rows = batches_from(samples, batch, seed, start)
     began = saved = time.monotonic()
@@ -103,6 +108,19 @@ def fit(
             if over and not last:
                 return Outcome(step + 1, False, stop[0] if stop else f"time limit of {seconds:g} s")
     return Outcome(steps, True, "all steps done")
+
+
+def keep_memory() -> bool:
+    """Let the C library keep what a step frees for the next step; whether it does now.
+
+    glibc gives blocks of more than 32 MB back to the system when they are freed and asks for them again, so that every step pays for
+    pages of zeros: a quarter of the processor time where tensors are that large (benchmarks/kept_memory.py). The price is a process that
+    holds on to its largest size. Who sets MALLOC_MMAP_MAX_ or MALLOC_TRIM_THRESHOLD_ decides alone.
+    """
+    if sys.platform != "linux" or os.environ.keys() & {"MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"}:
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    return mallopt is not None and bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
 def _record(pending: list[tuple[int, Mapping[str, Any]]], run: Run) -> dict[str, float]:

@@ -128,7 +128,7 @@ def draw(
 
 def uniform(seed: int, rows: NDArray[np.int64], positions: NDArray[np.int64]) -> Tensor:
     """Numbers uniform on [0, 1) that belong to (seed, row, position): splitmix64's finaliser, twice (Steele et al. 2014)."""
-    state = (rows.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed) * np.uint64(0xD1B54A32D192ED03)
+    state = (rows.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed * 0xD1B54A32D192ED03 % 2**64)
     state = _mixed(state) + positions.astype(np.uint64) * np.uint64(0x8CB92BA72F3D8DD7)
     return torch.from_numpy((_mixed(state) >> np.uint64(40)).astype(np.float32) / np.float32(2**24))
 
