@@ -33,9 +33,9 @@ def test_a_long_string_is_shortened_in_messages():
     assert len(str(error.value)) < 200
 
 
-@given(st.lists(st.sampled_from(["C", "Cl", "Br", "[nH]", "[C@@H]", "%10", "(", ")", "1", "=", "c", "B", "[13C]", "%11", "r", "l"]), max_size=30))
+@given(st.lists(st.sampled_from(["C", "Cl", "Br", "[nH]", "[C@@H]", "%10", "(", ")", "1", "=", "c", "B", "[13C]", "%11"]), max_size=30))
 def test_tokens_are_counted_from_bytes_as_they_are_split(parts):
-    text = "".join(p for p in parts if p not in ("r", "l"))
+    text = "".join(parts)
     assert tokens.counted(data.as_bytes([text, "C"]).numpy()).tolist() == [len(split(text)), 1]
 
 
