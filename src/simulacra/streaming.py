@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from simulacra import drawing
+from simulacra import drawing, study
 from simulacra.pipeline import Watch, draw_like
 from simulacra.runs import write_atomically
 from simulacra.study import Refused
@@ -127,7 +127,7 @@ def _blocks(source: drawing.Source, order: Order, done: int, workers: int) -> It
             yield writer(start)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy locks that torch's threads hold
-    with ProcessPoolExecutor(min(workers, len(starts)), context, initializer=_prepare, initargs=(order,)) as pool:
+    with ProcessPoolExecutor(min(workers, len(starts)), context, initializer=_prepare, initargs=(source.name, order)) as pool:
         waiting: deque[Future[Block]] = deque()
         try:
             for start in starts:
@@ -159,9 +159,11 @@ class _Writer:
 _writer: _Writer | None = None
 
 
-def _prepare(order: Order) -> None:
+def _prepare(name: str, order: Order) -> None:
+    """Open the same source in a process of its own; the study was found by name before, so a run folder may name it here, too."""
     global _writer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and lets every block be finished
+    study.find(name)
     _writer = _Writer(drawing.opened(order.what).changed(order.changes), order)
 
 
