@@ -6,11 +6,11 @@ import os
 import signal
 
 import pytest
-from toys import gaussian
 
 from simulacra import drawing, pipeline, streaming
 from simulacra.study import Refused
 from simulacra.training import device_of
+from toys import gaussian
 
 
 def text(points, ending):
@@ -78,7 +78,10 @@ def test_the_unfinished_file_of_another_draw_is_not_touched(source, tmp_path):
     assert (tmp_path / "out.txt.part").read_bytes() == before
 
 
-@pytest.mark.parametrize("ledger", ["{", "[]", json.dumps({"draw": "x"}), json.dumps({"draw": 1, "rows": "many", "bytes": 0, "counts": {}})])
+LEDGERS = ("{", "[]", json.dumps({"draw": "x"}), json.dumps({"draw": 1, "rows": "many", "bytes": 0, "counts": {}}))
+
+
+@pytest.mark.parametrize("ledger", LEDGERS)
 def test_a_damaged_ledger_is_said_to_be_one(source, tmp_path, ledger):
     (tmp_path / "out.txt.part").write_text("x y\n")
     (tmp_path / "out.txt.part.json").write_text(ledger)
