@@ -17,17 +17,11 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import AllChem
 
 from simulacra.evidence import Evidence
+from simulacra.measures.distance import counts_wasserstein, exceedances
 from simulacra.sciences.molecules import checks, descriptors, pictures, protocols
 from simulacra.sciences.molecules.data import UNKNOWN, Molecule, Molecules, from_rdkit, stacked
 from simulacra.sciences.molecules.descriptors import GROUPS, Values
-from simulacra.sciences.molecules.statistics import (
-    counts_wasserstein,
-    exceedances,
-    judge,
-    pooled_wasserstein,
-    shared_between_nodes,
-    with_bonds,
-)
+from simulacra.sciences.molecules.statistics import judge, pooled_wasserstein, shared_between_nodes, with_bonds
 from simulacra.study import Refused
 
 ENDS = ("C", "CC", "CO", "CN", "CC#N", "C(C)(C)O", "C(C)=O", "C#C", "OC", "NC", "C1CC1", "CCC")

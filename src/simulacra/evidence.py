@@ -26,7 +26,16 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simulacra.measures.distance import Distance, between_curves, missed, neighbour_test, unlikely, wasserstein
+from simulacra.measures.distance import (
+    Distance,
+    between_curves,
+    counts_wasserstein,
+    exceedances,
+    missed,
+    neighbour_test,
+    unlikely,
+    wasserstein,
+)  # fmt: skip
 from simulacra.study import Refused
 
 Array = NDArray[np.float64]
@@ -181,6 +190,29 @@ def average(
         name, unit, about, measure, between_curves(function), rival, grid_name, np.asarray(grid, float),
         lambda values, weights: shown(weights @ values), tested=tested, exact=exact, exact_name=exact_name,
         log_grid=log_grid, log_values=log_values, bars=bars,
+    )  # fmt: skip
+
+
+def counted(
+    name: str, thing: str, about: str, kinds: Sequence[str], measure: Callable[[S], Array], *, rival: str, most: int, tested: bool = True
+) -> Statistic[S]:
+    """How many of each kind a thing (map, molecule) has, measure -> (n, len(kinds)) whole numbers; those above `most` count as `most`.
+
+    Compared by the Wasserstein-1 of the law of each count, summed over kinds: what would have to be added or taken away, per thing.
+    """
+
+    def shown(values: Array, weights: Array) -> Array:
+        return np.asarray((weights @ values).reshape(len(weights), len(kinds), most).sum(2))
+
+    def rows(samples: S) -> Array:
+        counts = np.asarray(measure(samples), float)
+        carries = np.isfinite(counts).all(axis=1, keepdims=True)
+        return np.where(carries, exceedances(counts, most), np.nan)
+
+    legend = ", ".join(f"{i} {kind}" for i, kind in enumerate(kinds))
+    return Statistic(
+        name, f"per {thing}", f"{about}: {legend}. Distance: Wasserstein-1 of the law of each count, summed.", rows, counts_wasserstein,
+        rival, "kind (see text)", np.arange(float(len(kinds))), shown, tested=tested, bars=True,
     )  # fmt: skip
 
 

@@ -50,6 +50,16 @@ def between_curves(curve: Curve) -> Distance:
     return distance
 
 
+def exceedances(counts: Array, most: int) -> Array:
+    """Counts (n, kinds) as indicators of count > 0, > 1, ..., > most - 1 of every kind, (n, kinds x most)."""
+    return np.asarray((counts[:, :, None] > np.arange(most)).reshape(len(counts), -1), np.float64)
+
+
+def counts_wasserstein(values: Array, p: Array, q: Array) -> Array:
+    """Sum over kinds of the W1 between the laws of their counts, from `exceedances`: for whole numbers W1 is sum_c |P(>c) - Q(>c)|."""
+    return np.asarray(np.abs((p - q) @ values).sum(1))
+
+
 def energy(values: Array, p: Array, q: Array) -> Array:
     """Energy distance 2 E|x-y| - E|x-x'| - E|y-y'| of feature vectors (Szekely & Rizzo 2004), square root taken."""
     apart = pairwise(values, values)

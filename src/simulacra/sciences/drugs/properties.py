@@ -40,8 +40,12 @@ def solubility(mol: Any) -> float:
     """ESOL, log10 of mol/L."""
     heavy = mol.GetNumHeavyAtoms()
     aromatic = sum(atom.GetIsAromatic() for atom in mol.GetAtoms()) / heavy if heavy else 0.0
-    rotatable = rdMolDescriptors.CalcNumRotatableBonds(mol)
-    return 0.16 - 0.63 * Crippen.MolLogP(mol) - 0.0062 * Descriptors.MolWt(mol) + 0.066 * rotatable - 0.74 * aromatic
+    return esol(Crippen.MolLogP(mol), Descriptors.MolWt(mol), rdMolDescriptors.CalcNumRotatableBonds(mol), aromatic)
+
+
+def esol(logp: float, weight: float, rotatable: float, aromatic: float) -> float:
+    """Delaney's regression: log10 of mol/L from logP, g/mol, rotatable bonds and the share of heavy atoms that are aromatic."""
+    return 0.16 - 0.63 * logp - 0.0062 * weight + 0.066 * rotatable - 0.74 * aromatic
 
 
 MEASURES: Mapping[str, Callable[[Any], float]] = {
@@ -84,10 +88,19 @@ def flat(smiles: str) -> str:
     A string that is no molecule stays as it is."""
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(smiles)
-        if mol is None:
-            return smiles
-        if "." in smiles:
-            mol = max(Chem.GetMolFrags(mol, asMols=True, sanitizeFrags=False), key=lambda part: (part.GetNumHeavyAtoms(), Chem.MolToSmiles(part)))
-        if "+" in smiles or "-]" in smiles or "-" in smiles:
-            mol = _uncharger().uncharge(mol)
-        return str(Chem.MolToSmiles(mol, isomericSmiles=False))
+        return smiles if mol is None else flattened(mol)
+
+
+def flattened(mol: Any) -> str:
+    """`flat` of a molecule that was read. Log messages of RDKit are not kept back."""
+    parts = Chem.GetMolFrags(mol, asMols=True, sanitizeFrags=False)
+    if len(parts) > 1:
+        mol = max(parts, key=lambda part: (part.GetNumHeavyAtoms(), Chem.MolToSmiles(part)))
+    if any(atom.GetFormalCharge() for atom in mol.GetAtoms()):
+        mol = _uncharger().uncharge(mol)
+    if any(atom.GetIsotope() for atom in mol.GetAtoms()):
+        mol = Chem.Mol(mol)
+        for atom in mol.GetAtoms():
+            atom.SetIsotope(0)
+        mol = Chem.RemoveHs(mol)
+    return str(Chem.MolToSmiles(mol, isomericSmiles=False))

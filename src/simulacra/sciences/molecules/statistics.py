@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.spatial import KDTree
 
-from simulacra.evidence import Check, Evidence, Statistic, compare, distribution
+from simulacra.evidence import Check, Evidence, Statistic, compare, counted, distribution
 from simulacra.measures import distance
 from simulacra.sciences.molecules import descriptors
 from simulacra.sciences.molecules.checks import published_scores
@@ -223,28 +223,6 @@ def _pooled(name: str, unit: str, about: str, measure: Callable[[_Sheet], Values
         name, f"density per {unit}", f"{about} Distance: Wasserstein-1 of the laws that pool all values.",
         lambda sheet: sheet.repeated(shared_between_nodes(measure(sheet), len(sheet.molecules), grid)),
         pooled_wasserstein(step), rival, f"{what} ({unit})", grid, curve, bars=True,
-    )  # fmt: skip
-
-
-def exceedances(counts: Array, most: int) -> Array:
-    """Counts (n, kinds) as indicators of count > 0, > 1, ..., > most - 1 of every kind, (n, kinds x most)."""
-    return np.asarray((counts[:, :, None] > np.arange(most)).reshape(len(counts), -1), np.float64)
-
-
-def counts_wasserstein(values: Array, p: Array, q: Array) -> Array:
-    """Sum over kinds of the W1 between the laws of their counts, from `exceedances`: for whole numbers W1 is sum_c |P(>c) - Q(>c)|."""
-    return np.asarray(np.abs((p - q) @ values).sum(1))
-
-
-def _counted(name: str, about: str, kinds: Sequence[str], measure: str, rival: str, most: int) -> Statistic[_Sheet]:
-    def shown(values: Array, weights: Array) -> Array:
-        return np.asarray((weights @ values).reshape(len(weights), len(kinds), most).sum(2))
-
-    legend = ", ".join(f"{i} {kind}" for i, kind in enumerate(kinds))
-    return Statistic(
-        name, "per molecule", f"{about}: {legend}. Distance: Wasserstein-1 of the law of each count, summed.",
-        lambda sheet: sheet.repeated(exceedances(sheet.once(measure), most)), counts_wasserstein, rival,
-        "kind (see text)", np.arange(float(len(kinds))), shown, bars=True,
     )  # fmt: skip
 
 
@@ -609,10 +587,14 @@ def _compositions(sheets: Mapping[str, _Sheet]) -> list[Statistic[_Sheet]]:
     )
     given = _same(sheets, "atoms")
     return [
-        _counted(name, about, categories, measure, rival, _most(sheets, measure))
+        counted(name, "molecule", about, categories, _rows(measure), rival=rival, most=_most(sheets, measure))
         for name, about, categories, measure, rival in kinds
         if not (given and measure == "atoms")
     ]
+
+
+def _rows(name: str) -> Callable[[_Sheet], Array]:
+    return lambda sheet: sheet.rows(name)
 
 
 def _same(sheets: Mapping[str, _Sheet], name: str) -> bool:
