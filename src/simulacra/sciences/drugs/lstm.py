@@ -13,12 +13,20 @@ likelihood per molecule, and a memorisation ratio.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from simulacra.sciences.drugs import data, exchange, pictures, statistics, writer
-from simulacra.sciences.drugs.data import Compounds
-from simulacra.study import Refused, Split, Study
+import numpy as np
+
+from simulacra.evidence import Check, Figure, Finding
+from simulacra.sciences.drugs import data, exchange, pictures, statistics, tokens, writer
+from simulacra.sciences.drugs.data import Compounds, texts
+from simulacra.sciences.drugs.ngram import NGram
+from simulacra.study import Noise, Refused, Split, Study
+
+COMPARED, COUNTED = 2000, 300  # molecules whose likelihood is compared; those that the n-gram model is asked for, which is slow
+COUNTING = 50_000  # training strings that it counts in
+SHOWN = 2000  # molecules drawn for the figures
 
 
 class LstmRecipe(writer.StringRecipe):
@@ -42,6 +50,42 @@ def ask(recipe: writer.StringRecipe, n: int, conditions: Mapping[str, str]) -> C
     return data.empty(n)
 
 
+def examine(learner: writer.Writer, split: Split[Compounds], seed: int) -> tuple[list[Finding], list[Check]]:
+    """What the likelihood is worth: bits per held-out molecule, beside the n-gram model's and those of training molecules. Bits per
+    molecule, not per token, so that ways of writing molecules can be compared."""
+    held_out, training = (learner.score(_some(part, COMPARED)).numpy() for part in (split.held_out, split.train))
+    known = np.isfinite(held_out)
+    mean, error = float(held_out[known].mean()), float(held_out[known].std() / np.sqrt(known.sum()))
+    counts = NGram(texts(_some(split.train, COUNTING)))
+    few = texts(_some(split.held_out, COUNTED))
+    beside = {
+        "n-gram model": float(np.mean([counted_bits(counts, smiles) for smiles in few])), "training molecules": float(np.mean(training)),
+        "training molecules less held-out, standard error": float(np.hypot(error, training.std() / np.sqrt(len(training)))),
+    }  # fmt: skip
+    unknown = f", {int((~known).sum())} with tokens never seen left out" if not known.all() else ""
+    check = Check(
+        f"bits per held-out molecule{unknown}", mean, error, "below the n-gram model's", mean < beside["n-gram model"], beside
+    )
+    return [], [check]
+
+
+def counted_bits(counts: NGram, smiles: str) -> float:
+    """-log2 p(string) by an n-gram model; a token that it never saw costs as much as one in a million."""
+    words = tokens.split(smiles)
+    laws = (counts.probabilities(words[max(k - counts.context, 0) : k]) for k in range(len(words) + 1))
+    return -sum(float(np.log2(law.get(word, 0.0) or 1e-6)) for law, word in zip(laws, [*words, ""], strict=True))
+
+
+def figures(learner: writer.Writer, split: Split[Compounds], seed: int) -> Sequence[Figure]:
+    """Structures, properties and chemical space of nature and of what is drawn."""
+    nature = _some(split.held_out, SHOWN)
+    return pictures.figures(nature, learner.draw(nature, Noise(seed, range(len(nature)))), seed)
+
+
+def _some(samples: Compounds, count: int) -> Compounds:
+    return samples[:: max(len(samples) // count, 1)][:count]
+
+
 study: Study[Any, Any] = Study(
     title="Drug-like molecules from a language model of SMILES",
     source="Ertl, Lewis, Martin, Polyakov 2017, arXiv:1712.07449",
@@ -61,6 +105,8 @@ study: Study[Any, Any] = Study(
     ask=ask,
     picture=pictures.picture,
     caption=pictures.caption,
+    examine=examine,
+    figures=figures,
     restore=writer.restore,
     conditions={},
     formats=exchange.FORMATS,
@@ -68,6 +114,7 @@ study: Study[Any, Any] = Study(
     line_formats=exchange.LINE_FORMATS,
     header=exchange.header,
     lines=exchange.lines,
+    tally=exchange.tally,
     summary=exchange.summary,
     citation="""@misc{ertl2017silico,
   title = {In silico generation of novel, drug-like chemical matter using the LSTM neural network},
