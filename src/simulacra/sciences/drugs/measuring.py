@@ -2,8 +2,9 @@
 
     identity     the molecule's canonical SMILES, its flat form (properties.flat) and its Morgan fingerprint of radius 2 in 1,024 bits
                  (Rogers & Hahn 2010, J. Chem. Inf. Model. 50:742), which stands for Tanimoto similarity everywhere
-    properties   the numbers of COLUMNS, the Murcko scaffold (Bemis & Murcko 1996, J. Med. Chem. 39:2887) and the BRICS fragments
-                 (Degen et al. 2008, ChemMedChem 3:1503)
+    laws         the numbers of LAWS
+    properties   the numbers of COLUMNS, LAWS among them, the Murcko scaffold (Bemis & Murcko 1996, J. Med. Chem. 39:2887) and the
+                 BRICS fragments (Degen et al. 2008, ChemMedChem 3:1503)
     filters      whether the medicinal filters of MOSES pass it, as far as RDKit has them, and how many alerts of Brenk it sets off
     activations  what ChemNet makes of it (chemnet.py)
 
@@ -47,8 +48,8 @@ from simulacra.sciences.drugs import chemnet, properties
 Array = NDArray[np.float64]
 
 BITS = 1024
-IDENTITY, PROPERTIES, FILTERS, ACTIVATIONS = "identity", "properties", "filters", "activations"
-PARTS = (IDENTITY, PROPERTIES, FILTERS, ACTIVATIONS)
+IDENTITY, SIX, PROPERTIES, FILTERS, ACTIVATIONS = "identity", "laws", "properties", "filters", "activations"
+PARTS = (IDENTITY, SIX, PROPERTIES, FILTERS, ACTIVATIONS)
 ELEMENTS = ("C", "N", "O", "F", "P", "S", "Cl", "Br", "I")
 RINGS = ("3", "4", "5", "6", "7", "8 or more")  # atoms
 GROUPS = {
@@ -76,9 +77,9 @@ GROUPS = {
     "aromatic oxygen or sulfur": "[o,s]",
 }
 COUNTS = ("donors", "acceptors", "rotatable", "rings", "aromatic rings", "aliphatic rings", "heavy atoms", "stereocentres", "charged atoms")
-LAWS = ("logP", "QED", "SA", "weight", "TPSA", "solubility", "complexity")  # complexity: Bertz 1981, J. Am. Chem. Soc. 103:3599
+LAWS = ("logP", "QED", "SA", "weight", "TPSA", "solubility")
 COLUMNS = (
-    *LAWS, *COUNTS, "scaffold atoms", *(f"element {e}" for e in (*ELEMENTS, "other")), *(f"ring {r}" for r in RINGS),
+    *LAWS, "complexity", *COUNTS, "scaffold atoms", *(f"element {e}" for e in (*ELEMENTS, "other")), *(f"ring {r}" for r in RINGS),
     *(f"group {g}" for g in GROUPS),
 )  # fmt: skip
 ALLOWED = frozenset({1, 6, 7, 8, 9, 16, 17, 35})  # elements that MOSES lets pass
@@ -171,6 +172,8 @@ def measured_here(strings: Sequence[str], parts: Sequence[str]) -> Table:
             bits[row] = np.packbits(_morgan().GetFingerprintAsNumPy(mol))
             if PROPERTIES in parts:
                 scaffold[row], fragments[row], numbers[row] = _described(mol)
+            elif SIX in parts:
+                numbers[row, : len(LAWS)] = _laws(mol)
             if FILTERS in parts:
                 passes[row], alerts[row] = passes_filters(mol), len(_catalogue("BRENK").GetMatches(mol))
     valid = np.array([bool(c) for c in canonical], bool)
@@ -225,36 +228,34 @@ def fragments_of(mol: Any) -> str:
         return ""
 
 
+def _laws(mol: Any) -> list[float]:
+    """The numbers of LAWS. Wildman's logP and the weight are those that QED computes anyway."""
+    aromatic = sum(atom.GetIsAromatic() for atom in mol.GetAtoms()) / max(mol.GetNumHeavyAtoms(), 1)
+    desirable: Any = QED
+    parts = desirable.properties(mol)
+    solubility = properties.esol(parts.ALOGP, parts.MW, rdMolDescriptors.CalcNumRotatableBonds(mol), aromatic)
+    qed = desirable.qed(mol, qedProperties=parts)
+    return [parts.ALOGP, qed, properties.sa_score(mol), parts.MW, rdMolDescriptors.CalcTPSA(mol), solubility]
+
+
 def _described(mol: Any) -> tuple[str, str, list[float]]:
-    """Scaffold, fragments, and the numbers of COLUMNS. Wildman's logP and the weight are those that QED computes anyway."""
+    """Scaffold, fragments, and the numbers of COLUMNS."""
     atoms = list(mol.GetAtoms())
-    heavy = max(mol.GetNumHeavyAtoms(), 1)
     symbols = [atom.GetSymbol() for atom in atoms if atom.GetAtomicNum() > 1]
     rings = [len(ring) for ring in mol.GetRingInfo().AtomRings()]
     scaffold, scaffold_atoms, _ = scaffold_of(mol)
-    desirable: Any = QED
-    parts = desirable.properties(mol)
-    rotatable = rdMolDescriptors.CalcNumRotatableBonds(mol)
-    solubility = properties.esol(parts.ALOGP, parts.MW, rotatable, sum(atom.GetIsAromatic() for atom in atoms) / heavy)
-    laws = [
-        parts.ALOGP, desirable.qed(mol, qedProperties=parts), properties.sa_score(mol), parts.MW, rdMolDescriptors.CalcTPSA(mol),
-        solubility, _complexity(mol),
-    ]  # fmt: skip
+    bertz: Any = GraphDescriptors.BertzCT  # Bertz 1981, J. Am. Chem. Soc. 103:3599
     counts = [
-        rdMolDescriptors.CalcNumHBD(mol), rdMolDescriptors.CalcNumHBA(mol), rotatable, len(rings),
+        rdMolDescriptors.CalcNumHBD(mol), rdMolDescriptors.CalcNumHBA(mol), rdMolDescriptors.CalcNumRotatableBonds(mol), len(rings),
         rdMolDescriptors.CalcNumAromaticRings(mol), rdMolDescriptors.CalcNumAliphaticRings(mol), mol.GetNumHeavyAtoms(),
         rdMolDescriptors.CalcNumAtomStereoCenters(mol), sum(atom.GetFormalCharge() != 0 for atom in atoms),
     ]  # fmt: skip
     elements = [symbols.count(e) for e in ELEMENTS]
     sizes = [rings.count(int(r)) for r in RINGS[:-1]]
     groups = [len({match[0] for match in mol.GetSubstructMatches(pattern)}) for pattern in _patterns()]
-    numbers = [*laws, *counts, scaffold_atoms, *elements, len(symbols) - sum(elements), *sizes, len(rings) - sum(sizes), *groups]
+    more = [bertz(mol), *counts, scaffold_atoms]
+    numbers = [*_laws(mol), *more, *elements, len(symbols) - sum(elements), *sizes, len(rings) - sum(sizes), *groups]
     return scaffold, fragments_of(mol), [float(v) for v in numbers]
-
-
-def _complexity(mol: Any) -> float:
-    bertz: Any = GraphDescriptors.BertzCT
-    return float(bertz(mol))
 
 
 # ----------------------------------------------------------------------------------------------------------------- processes
