@@ -59,7 +59,8 @@ def test_replay_takes_different_strings_in_proportion_to_their_scores():
 
 def test_a_kind_earns_only_so_often():
     buckets = Buckets(2, 0.4)
-    assert buckets.earned(["x", "x", "y", "x", "x"], [0.5, 0.9, 0.7, 0.8, 0.3]) == [0.5, 0.9, 0.7, 0.0, 0.3]  # below the minimum: not counted
+    # The last is below the minimum: not counted.
+    assert buckets.earned(["x", "x", "y", "x", "x"], [0.5, 0.9, 0.7, 0.8, 0.3]) == [0.5, 0.9, 0.7, 0.0, 0.3]
     assert buckets.earned(["x", "y", "y"], [0.4, 0.4, 0.4]) == [0.0, 0.4, 0.0]
     assert Buckets(0, 0.4).earned(["x"] * 5, [1.0] * 5) == [1.0] * 5
 

@@ -37,7 +37,7 @@ class TransferRecipe(StringRecipe):
     known: str = Field("", description="File of further known actives, held out: how many of them are drawn says what tuning is worth.")
     fragments: float = Field(0.0, ge=0, le=1, description="Share of training strings written as a fragment and the rest.")
     links: float = Field(0.4, ge=0, le=1, description="Share of those that are written as two fragments and what links them.")
-    guard: float = Field(0.0, ge=0, le=100, description="Weight of the divergence from the prior, on its own molecules: against forgetting.")
+    guard: float = Field(0.0, ge=0, le=100, description="Weight of the divergence from the prior on its own molecules, against forgetting.")
     look: PositiveInt = Field(20, description="Steps between looks at the validation molecules; the best state is kept.")
     keep: bool = Field(True, description="Draw from the state with the best validation likelihood; false: from the last.")
     searched: PositiveInt = Field(2000, description="Molecules drawn, tuned and untuned, to look for held-out actives.")
@@ -74,8 +74,8 @@ def check(writer: Writer, asked: growing.Fragment) -> None:
         raise Refused("these weights write SELFIES, and fragments are grown in SMILES; draw from weights that were trained on SMILES")
     if asked.linking and "." not in known.number:
         raise Refused(
-            f"fragment {name!r}: these weights never saw two fragments and what links them; draw from the weights that ship for drugs.transfer, or "
-            "train with --fragments 0.5 (recipe grow). One fragment can be grown"
+            f"fragment {name!r}: these weights never saw two fragments and what links them; draw from the weights that ship for "
+            "drugs.transfer, or train with --fragments 0.5 (recipe grow). One fragment can be grown"
         )
     for seed in range(TRIED):
         prompt = growing.begun(asked).prompt(seed)[0]

@@ -30,7 +30,8 @@ def fragment_of(smiles: str, kind: Kind, seed: int, *, brics: bool = False) -> s
     mol = properties.molecule(smiles)
     if mol is None:
         return None
-    bonds = _brics(mol) if brics else [mol.GetBondBetweenAtoms(*pair).GetIdx() for pair in mol.GetSubstructMatches(Chem.MolFromSmarts(SINGLE))]
+    pairs = _brics(mol) if brics else mol.GetSubstructMatches(Chem.MolFromSmarts(SINGLE))
+    bonds = [mol.GetBondBetweenAtoms(*pair).GetIdx() for pair in pairs]
     rng = random.Random(seed)
     for _ in range(8):
         if len(bonds) < (1 if kind == "one point" else 2):
@@ -54,8 +55,9 @@ def fragments(smiles: Sequence[str], kind: Kind, count: int, *, brics: bool = Fa
     return out
 
 
-def _brics(mol: Any) -> list[int]:
-    return [mol.GetBondBetweenAtoms(*pair).GetIdx() for pair, _ in BRICS.FindBRICSBonds(mol)]
+def _brics(mol: Any) -> list[tuple[int, int]]:
+    found: Any = BRICS.FindBRICSBonds
+    return [pair for pair, _ in found(mol)]
 
 
 def _without_labels(mol: Any) -> Any:
@@ -112,9 +114,7 @@ def _whole(text: str) -> bool:
     return mol is not None and len(Chem.GetMolFrags(mol)) == 1
 
 
-def at_the_right_end(
-    asked: Sequence[growing.Fragment], write: Callable[[Sequence[str]], Sequence[str]]
-) -> tuple[float, float]:
+def at_the_right_end(asked: Sequence[growing.Fragment], write: Callable[[Sequence[str]], Sequence[str]]) -> tuple[float, float]:
     """The baseline: each fragment's canonical SMILES, without its attachment points, as the beginning of a string that the model goes on
     from. Share of molecules in one piece, and share that hold the fragments grown at every attachment point and nowhere else."""
     plain = [Chem.MolToSmiles(Chem.RemoveHs(_with_hydrogens(one))) for one in asked]

@@ -8,8 +8,8 @@ A model goes on at the right end of a string, and a chemist points anywhere. So 
 (writing.py): c1ccccc1, and whatever the model writes next is bound there. Of two fragments the first stands before a dot with a ring bond
 that is left open, N12CCOCC2.c2ccccc2, and the model closes it where the link ends. A model that is to do so must have read such strings:
 `for_training` writes any molecule as a fragment and the rest, begun at a random atom and cut at a random bond, so that a prompt is the
-beginning of a training string. (SAFE, Noutahi et al. 2023, arXiv:2310.10773, writes molecules as blocks that dots divide; here only a link needs
-that, and all other strings are plain SMILES.)
+beginning of a training string. (SAFE, Noutahi et al. 2023, arXiv:2310.10773, writes molecules as blocks that dots divide; here only a
+link needs that, and all other strings are plain SMILES.)
 
 A fragment is kept when the molecule holds it with every atom bound to as many others as in the fragment, attachment points counted:
 they are all taken, and nothing is added elsewhere.
@@ -95,8 +95,8 @@ def _check_star(atom: Any, name: str) -> None:
         return
     if atom.GetDegree() != 1:
         raise Refused(
-            f"fragment {name!r}: an attachment point has {atom.GetDegree()} bonds; a * stands at the end of one single bond, not within a ring "
-            f"or a chain and not alone; {FORM}"
+            f"fragment {name!r}: an attachment point has {atom.GetDegree()} bonds; a * stands at the end of one single bond, not within a "
+            f"ring or a chain and not alone; {FORM}"
         )
     bond = atom.GetBonds()[0]
     if bond.GetBondType() != Chem.BondType.SINGLE:
@@ -113,8 +113,8 @@ def _part(mol: Any, name: str) -> Part:
     later = [star.GetNeighbors()[0] for star in stars[1:]]
     if any(bond.GetStereo() > Chem.BondStereo.STEREOANY for atom in later for bond in atom.GetBonds()):
         raise Refused(
-            f"fragment {name!r}: only the first attachment point may stand at a double bond with / or \\; write that one first, or leave the "
-            "marks out"
+            f"fragment {name!r}: only the first attachment point may stand at a double bond with / or \\; write that one first, or leave "
+            "the marks out"
         )
     gone = {star.GetIdx() for star in stars[1:]}
     place = {atom.GetIdx(): i for i, atom in enumerate(a for a in mol.GetAtoms() if a.GetIdx() not in gone)}
@@ -130,7 +130,7 @@ def _part(mol: Any, name: str) -> Part:
 
 def _adjusted(whole: Any) -> Any:
     """The fragments as a query: each atom with its number of neighbours as a condition, any atom at an attachment point."""
-    adjust = Chem.AdjustQueryParameters.NoAdjustments()
+    adjust: Any = Chem.AdjustQueryParameters.NoAdjustments()
     adjust.adjustDegree = True
     adjust.adjustDegreeFlags = Chem.ADJUST_IGNOREDUMMIES
     adjust.makeDummiesQueries = True

@@ -1,7 +1,7 @@
 """The trained language model that a transfer begins with: found by name, read without running anything, put into a writer.
 
-It is a run folder of `drugs.lstm` or `drugs.transfer`, finished or not, a folder of shipped weights, or the name of a study whose weights ship
-with the package. Only numbers and strings are read (safetensors, JSON): a folder cannot choose code.
+It is a run folder of `drugs.lstm` or `drugs.transfer`, finished or not, a folder of shipped weights, or the name of a study whose
+weights ship with the package. Only numbers and strings are read (safetensors, JSON): a folder cannot choose code.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def _of(study: Any, recipe: Any, state: Mapping[str, Tensor], name: str) -> Prio
 
 def shape_of(state: Mapping[str, Tensor]) -> dict[str, int]:
     """The recipe's fields that a model's weights decide."""
-    vocabulary_hidden = state["lstm.weight_hh_l0"].shape[1]
+    hidden = state["lstm.weight_hh_l0"].shape[1]
     layers = sum(name.startswith("lstm.weight_hh_l") for name in state)
-    return {"embedding": state["embedding.weight"].shape[1], "hidden": vocabulary_hidden, "layers": layers}
+    return {"embedding": state["embedding.weight"].shape[1], "hidden": hidden, "layers": layers}
 
 
 def writer_from(prior: Prior, recipe: StringRecipe, further: Sequence[str] = ()) -> Writer:

@@ -18,8 +18,8 @@ Gaussian of its argument, `at least` and `at most` the same with 1 beyond m, and
     X_mpo, valsartan_smarts, deco_hop (arithmetic mean), scaffold_hop (arithmetic mean)       see the code below
 
 One departure: TDC counts the atoms of all of a molecule by reading its SMILES as if it were a formula, which GuacaMol does not
-(common_scoring_functions.py at 0130f6d counts atoms); here they are counted. So isomers_*, zaleplon_mpo and sitagliptin_mpo are GuacaMol's, and
-not quite PMO's. Left out are drd2, gsk3b and jnk3: classifiers that come pickled, and unpickling runs code.
+(common_scoring_functions.py at 0130f6d counts atoms); here they are counted. So isomers_*, zaleplon_mpo and sitagliptin_mpo are
+GuacaMol's, and not quite PMO's. Left out are drd2, gsk3b and jnk3: classifiers that come pickled, and unpickling runs code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from functools import cache, partial
 from typing import Any
 
 from rdkit import Chem, DataStructs
-from rdkit.Chem import Crippen, GraphDescriptors, rdFingerprintGenerator, rdMolDescriptors
+from rdkit.Chem import GraphDescriptors, rdFingerprintGenerator, rdMolDescriptors
 
 from simulacra import study
 from simulacra.sciences.drugs import properties
@@ -111,7 +111,8 @@ def _pharmacophores(smiles: str) -> Any:
 def _pharmacophores_of(mol: Any) -> Any:
     from rdkit.Chem.Pharm2D import Generate, Gobbi_Pharm2D
 
-    return Generate.Gen2DFingerprint(mol, Gobbi_Pharm2D.factory)
+    made: Any = Generate.Gen2DFingerprint
+    return made(mol, Gobbi_Pharm2D.factory)
 
 
 @cache
@@ -152,6 +153,10 @@ C7H8N2O2 = {"C": 7, "H": 8, "N": 2, "O": 2}
 C9H10N2O2PF2Cl = {"C": 9, "H": 10, "N": 2, "O": 2, "P": 1, "F": 2, "Cl": 1}
 
 
+def _logp(mol: Any) -> float:
+    return properties.MEASURES["logP"](mol)
+
+
 def isomers(mol: Any, formula: Mapping[str, int]) -> float:
     """Nearness to a formula: each element's count, and the number of atoms."""
     counts = {symbol: sum(atom.GetSymbol() == symbol for atom in mol.GetAtoms()) for symbol in formula if symbol != "H"}
@@ -174,7 +179,7 @@ def resembling(mol: Any, smiles: str, kind: str) -> float:
 def osimertinib(mol: Any) -> float:
     """Like osimertinib, though not too much, more polar."""
     return geometric(
-        at_least(rdMolDescriptors.CalcTPSA(mol), 100, 10), at_most(Crippen.MolLogP(mol), 1, 1),
+        at_least(rdMolDescriptors.CalcTPSA(mol), 100, 10), at_most(_logp(mol), 1, 1),
         clipped(similarity(mol, OSIMERTINIB, "FCFP4"), 0.8), at_most(similarity(mol, OSIMERTINIB, "ECFP6"), 0.85, 0.1),
     )  # fmt: skip
 
@@ -182,7 +187,7 @@ def osimertinib(mol: Any) -> float:
 def fexofenadine(mol: Any) -> float:
     """Like fexofenadine, more polar."""
     return geometric(
-        at_least(rdMolDescriptors.CalcTPSA(mol), 90, 10), at_most(Crippen.MolLogP(mol), 4, 1),
+        at_least(rdMolDescriptors.CalcTPSA(mol), 90, 10), at_most(_logp(mol), 4, 1),
         clipped(similarity(mol, FEXOFENADINE, "AP"), 0.8),
     )  # fmt: skip
 
@@ -191,7 +196,7 @@ def ranolazine(mol: Any) -> float:
     """Like ranolazine, with one fluorine, more polar and more lipophilic."""
     fluorines = sum(atom.GetAtomicNum() == 9 for atom in mol.GetAtoms())
     return geometric(
-        at_least(rdMolDescriptors.CalcTPSA(mol), 95, 20), at_least(Crippen.MolLogP(mol), 7, 1),
+        at_least(rdMolDescriptors.CalcTPSA(mol), 95, 20), at_least(_logp(mol), 7, 1),
         clipped(similarity(mol, RANOLAZINE, "AP"), 0.7), gaussian(fluorines, 1, 1),
     )  # fmt: skip
 
@@ -214,7 +219,7 @@ def zaleplon(mol: Any) -> float:
 @cache
 def _of_sitagliptin() -> tuple[float, float, float]:
     mol = _target(SITAGLIPTIN)
-    return Crippen.MolLogP(mol), rdMolDescriptors.CalcTPSA(mol), _complexity(mol)
+    return _logp(mol), rdMolDescriptors.CalcTPSA(mol), _complexity(mol)
 
 
 def _complexity(mol: Any) -> float:
@@ -226,7 +231,7 @@ def sitagliptin(mol: Any) -> float:
     """Unlike sitagliptin, of its formula, logP and polar surface."""
     logp, polar, _ = _of_sitagliptin()
     return geometric(
-        gaussian(similarity(mol, SITAGLIPTIN), 0, 0.1), gaussian(Crippen.MolLogP(mol), logp, 0.2),
+        gaussian(similarity(mol, SITAGLIPTIN), 0, 0.1), gaussian(_logp(mol), logp, 0.2),
         gaussian(rdMolDescriptors.CalcTPSA(mol), polar, 5), isomers(mol, {"C": 16, "H": 15, "F": 6, "N": 5, "O": 1}),
     )  # fmt: skip
 
@@ -236,7 +241,7 @@ def valsartan(mol: Any) -> float:
     logp, polar, complexity = _of_sitagliptin()
     return geometric(
         holds(mol, "CN(C=O)Cc1ccc(c2ccccc2)cc1"), gaussian(rdMolDescriptors.CalcTPSA(mol), polar, 5),
-        gaussian(Crippen.MolLogP(mol), logp, 0.2), gaussian(_complexity(mol), complexity, 30),
+        gaussian(_logp(mol), logp, 0.2), gaussian(_complexity(mol), complexity, 30),
     )  # fmt: skip
 
 
@@ -325,15 +330,15 @@ def _own(name: str, module: str, function: str) -> Score:
 class Oracle:
     """A score that may fail: a molecule for which it raises, or gives no number in [0, 1], counts 0. The first failure is told, once."""
 
-    def __init__(self, name: str) -> None:
-        self.name, self.score = name, find(name)
+    def __init__(self, name: str, *, patience: int = 50) -> None:
+        self.name, self.score, self.patience = name, find(name), patience
         self.failed, self.asked = 0, 0
         self.first = ""
 
     def __call__(self, smiles: Sequence[str]) -> list[float]:
-        """Scores of canonical molecules, in order. Refused where all of the first ones fail: then it is the score that is wrong."""
+        """Scores of canonical molecules, in order. Refused where it failed for all of at least `patience`: then the score is wrong."""
         values = [self._one(one) for one in smiles]
-        if self.asked and self.failed == self.asked:
+        if self.asked >= self.patience and self.failed == self.asked:
             raise Refused(f"score {self.name!r} failed for all of the first {self.asked} molecules; the first: {self.first}")
         return values
 

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rdkit import Chem, rdBase
-from rdkit.Chem.Scaffolds import MurckoScaffold
 from torch import Tensor
 
 from simulacra.descent import under
@@ -23,8 +22,8 @@ from simulacra.families import reinforce
 from simulacra.sciences.drugs import asking, properties, scores
 from simulacra.sciences.drugs.asking import TransferRecipe
 from simulacra.sciences.drugs.data import Compounds
+from simulacra.sciences.drugs.measuring import scaffold_of
 from simulacra.sciences.drugs.prior import Prior, writer_from
-from simulacra.sciences.drugs.tokens import PAD
 from simulacra.study import Noise
 
 BEST = 10  # molecules whose mean is watched
@@ -52,11 +51,13 @@ class Seeker:
         seed = int(torch.randint(2**31 - 1, ()))
         drawn = writer.sampled(range(recipe.batch), seed=seed, model=agent)
         strings = [t for t in dict.fromkeys(writer.vocabulary.decoded(drawn.tokens[drawn.ended])) if t]
-        names, kinds = zip(*map(described, strings), strict=True) if strings else ((), ())
-        raw = self.scored(names)
-        known = [i for i, name in enumerate(names) if not name or name in self.seen]
-        strings, names, raw = [strings[i] for i in known], [names[i] for i in known], [raw[i] for i in known]
-        earned = self.buckets.earned([kinds[i] for i in known], raw)
+        described_ = [described(text) for text in strings]
+        self.scored([name for name, _ in described_])
+        # What no call was left for teaches nothing.
+        rows = [(text, *one) for text, one in zip(strings, described_, strict=True) if not one[0] or one[0] in self.seen]
+        strings, names = [text for text, _, _ in rows], [name for _, name, _ in rows]
+        raw = [self.seen.get(name, 0.0) for name in names]
+        earned = self.buckets.earned([kind for _, _, kind in rows], raw)
         again, worth = self.memory.sample(recipe.replay)
         self.memory.add(strings, earned)
         loss, norm = self._learn([*strings, *again], [*earned, *worth])
@@ -140,10 +141,7 @@ def described(text: str) -> tuple[str, str]:
     if mol is None or len(Chem.GetMolFrags(mol)) > 1:
         return "", ""
     with rdBase.BlockLogs():
-        try:
-            return str(Chem.MolToSmiles(mol)), str(MurckoScaffold.MurckoScaffoldSmiles(mol=mol, includeChirality=False))
-        except (ValueError, RuntimeError):
-            return str(Chem.MolToSmiles(mol)), ""
+        return str(Chem.MolToSmiles(mol)), scaffold_of(mol)[0]
 
 
 def area(values: Sequence[float], calls: int, *, best: int = BEST, every: int = EVERY) -> float:

@@ -27,7 +27,19 @@ import numpy as np
 
 from simulacra.evidence import Check, Finding
 from simulacra.sciences.drugs import (
-    asking, cutting, data, exchange, growing, pictures, prior, reading, recovery, scores, seeking, statistics, tuning,
+    asking,
+    cutting,
+    data,
+    exchange,
+    growing,
+    pictures,
+    prior,
+    reading,
+    recovery,
+    scores,
+    seeking,
+    statistics,
+    tuning,
 )  # fmt: skip
 from simulacra.sciences.drugs.asking import TransferRecipe
 from simulacra.sciences.drugs.data import Compounds, compounds, texts
@@ -40,7 +52,6 @@ FEW, ENOUGH = 10, 40  # actives below which all are learned from; from which on 
 OWN = 3000  # molecules of the prior that stand for nature where there is no other
 GROWN = 200  # fragments of held-out molecules that are grown in an examination
 LEARN_FROM = ("fine_tune",)  # columns of a table that mark the actives to learn from; the others are held out
-learner_of = tuning.Tuner | seeking.Seeker
 
 # ------------------------------------------------------------------------------------------------------------------- nature
 
@@ -151,21 +162,19 @@ def _of_actives(recipe: TransferRecipe, first: Prior | None) -> Split[Compounds]
     if not found:
         raise Refused(f"{recipe.data} holds no active that can be learned from{f' (the first: {rejected[0]})' if rejected else ''}")
     own: list[str] = []
-    if len(found) < FEW:
-        train, validation = found, []
-    elif held or len(found) < ENOUGH:
+    train, validation = list(found), list[str]()
+    if len(found) >= FEW:
         train, validation = _shared(found, 5)
-    else:
-        train, rest = _shared(found, 5)
-        validation, held = _shared(rest, 2)
+    if len(found) >= ENOUGH and not held:
+        validation, held = _shared(validation, 2)
     if len(held) < recovery.FEWEST:
         if first is None:
             raise Refused(
-                f"{len(found)} actives are too few to hold some out: name other known ones with --known, or a prior with --prior, whose molecules "
-                f"they can be held against; or give at least {ENOUGH}"
+                f"{len(found)} actives are too few to hold some out: name other known ones with --known, or a prior with --prior, whose "
+                f"molecules they can be held against; or give at least {ENOUGH}"
             )
         own = _own(recipe, first)[:1000]
-        told.append(f"held out are {len(own):,} molecules of the prior, since too few other actives are known: the verdict tells how far it moved")
+        told.append(f"held out are {len(own):,} molecules of the prior, as too few other actives are known: the verdict tells what moved")
     sizes = f"{len(train):,} to learn from, {len(validation):,} to validate, {len(held):,} other actives held out"
     origin = "; ".join([f"{Path(recipe.data).name}: {len(found) + len(held):,} actives", sizes, *told])
     files = {str(path): reading.sha256(Path(path)) for path in (recipe.data, recipe.known) if path}
@@ -326,11 +335,12 @@ study: Study[Any, Any] = Study(
         ),
         "laptop": laptop,
         "paper": TransferRecipe(
-            layers=2, dropout=0.3, steps=60, batch=1, lr=1e-3, warmup=0, ema=0.0, keep=False, temperature=0.75, precision="float32", draws=2000,
-            searched=10_000, threads=1,
+            layers=2, dropout=0.3, steps=60, batch=1, lr=1e-3, warmup=0, ema=0.0, keep=False, temperature=0.75, precision="float32",
+            draws=2000, searched=10_000, threads=1,
         ),
         "grow": TransferRecipe(
-            steps=1500, batch=256, lr=1e-3, warmup=50, ema=0.995, fragments=0.8, randomised=0.5, look=250, draws=4000, searched=2000, threads=1,
+            steps=1500, batch=256, lr=1e-3, warmup=50, ema=0.995, fragments=0.8, randomised=0.5, look=250, draws=4000, searched=2000,
+            threads=1,
         ),
         "goals": TransferRecipe(steps=1000, batch=64, lr=5e-4, warmup=0, ema=0.0, draws=1000, searched=1000, bucket=25, threads=1),
     },
@@ -351,7 +361,8 @@ study: Study[Any, Any] = Study(
     summary=summary,
     citation="""@article{gupta2018generative,
   title = {Generative Recurrent Networks for De Novo Drug Design},
-  author = {Gupta, Anvita and M{\\"u}ller, Alex T. and Huisman, Berend J. H. and Fuchs, Jens A. and Schneider, Petra and Schneider, Gisbert},
+  author = {Gupta, Anvita and M{\\"u}ller, Alex T. and Huisman, Berend J. H. and Fuchs, Jens A. and Schneider, Petra and
+    Schneider, Gisbert},
   journal = {Molecular Informatics},
   volume = {37},
   pages = {1700111},

@@ -1,9 +1,9 @@
 """A trained writer that goes on learning: from a few actives, or from many molecules written as fragments.
 
-The loss is the likelihood of the strings, as in training, and with `guard` the divergence from the prior along molecules of its own: a network
-that is shown five molecules a dozen times writes those five, and what it knew of chemistry goes. Every `look` steps the validation
-molecules are scored, and the state that found them likeliest is the one that draws. Where there are none (a handful of actives), the
-last state draws, and only the guard is between learning and forgetting.
+The loss is the likelihood of the strings, as in training, and with `guard` the divergence from the prior along molecules of its own: a
+network that is shown five molecules a dozen times writes those five, and what it knew of chemistry goes. Every `look` steps the
+validation molecules are scored, and the state that found them likeliest is the one that draws. Where there are none (a handful of
+actives), the last state draws, and only the guard is between learning and forgetting.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from simulacra.sciences.drugs import asking, growing
 from simulacra.sciences.drugs.asking import TransferRecipe
 from simulacra.sciences.drugs.data import Compounds, texts
 from simulacra.sciences.drugs.prior import Prior, shape_of, writer_from
-from simulacra.sciences.drugs.tokens import END, PAD, START, Vocabulary
+from simulacra.sciences.drugs.tokens import PAD, START, Vocabulary
 from simulacra.sciences.drugs.writer import BITS, Writer, randomised
 from simulacra.study import Noise
 
@@ -37,7 +37,7 @@ class Tuner:
 
     def __init__(self, recipe: TransferRecipe, writer: Writer, prior: Any | None, validation: Sequence[str]) -> None:
         self.recipe, self.writer = recipe, writer
-        self.prior = prior  # a model of the prior's law, or None
+        self.prior: Any = prior  # a model of the prior's law, or None
         self.kept = copy.deepcopy(writer.descent.average).requires_grad_(False).eval()
         self.best = math.inf  # bits per validation molecule
         self.steps = 0
@@ -165,9 +165,9 @@ def build(recipe: TransferRecipe, prior: Prior | None, training: Sequence[str], 
         writer = writer_from(prior, recipe, further)
         model = writer_from(prior, recipe, further).descent.module.requires_grad_(False).eval()
         return Tuner(recipe, writer, model, validation)
-    vocabulary = Vocabulary.of([*training, *validation], recipe.notation)
-    vocabulary = Vocabulary([*vocabulary.tokens[END + 1 :], *further], recipe.notation)
     some = training[:: max(len(training) // 2000, 1)]
+    ways = [growing.for_training(text, k + 1, link=link)[0] for k, text in enumerate(some) for link in (False, True)] if further else []
+    vocabulary = Vocabulary.of([*training, *validation, *ways], recipe.notation)
     return Tuner(recipe, Writer(recipe, vocabulary, sum(len(vocabulary.numbers(s)) + 1 for s in some) / len(some)), None, validation)
 
 

@@ -117,8 +117,9 @@ class Writer:
     ) -> sequence.Drawn:  # fmt: skip
         """Token numbers of one string for each of the row numbers, by another model of the same kind where one is given."""
         recipe = self.recipe
+        model = self.descent.average if model is None else model
         return sequence.draw(
-            model or self.descent.average, rows, seed=seed, longest=recipe.longest, slots=recipe.slots, temperature=recipe.temperature,
+            model, rows, seed=seed, longest=recipe.longest, slots=recipe.slots, temperature=recipe.temperature,
             dtype=self.dtype, prompt=prompt, allowed=allowed,
         )  # fmt: skip
 

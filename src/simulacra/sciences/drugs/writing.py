@@ -133,11 +133,8 @@ def words(roots: Sequence[Node]) -> list[str]:
                 if bond:
                     out.append(bond)
                 out.append(_label(number))
-            *branches, main = node.children or [None]
-            if main is not None:
-                waiting.append(main)
-            for branch in reversed(branches):
-                assert branch is not None
+            waiting += node.children[-1:]
+            for branch in reversed(node.children[:-1]):
                 waiting += [")", branch, "("]
     return out
 
