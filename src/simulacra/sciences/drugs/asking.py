@@ -91,7 +91,8 @@ def check(writer: Writer, asked: growing.Fragment) -> None:
 
 
 def draw(writer: Writer, model: Any, like: Compounds, noise: Noise) -> Compounds:
-    """New molecules by `model`; where a row of `like` has a prompt, that fragment grown, or nothing where it could not be."""
+    """New molecules by `model`; where a row of `like` has a prompt, that fragment grown, or nothing where it could not be. A molecule
+    that was written as two linked parts is written as one."""
     given = data.prompts(like)
     rows = list(noise.rows[: len(like)])
     out = [""] * len(like)
@@ -99,7 +100,7 @@ def draw(writer: Writer, model: Any, like: Compounds, noise: Noise) -> Compounds
     if free:
         drawn = writer.sampled([rows[i] for i in free], seed=noise.seed, model=model)
         for i, text in zip(free, writer.vocabulary.decoded(drawn.tokens), strict=True):
-            out[i] = text
+            out[i] = growing.joined(text) if "." in text else text
     bound = [i for i, text in enumerate(given) if text]
     if bound:
         asked = {text: growing.fragment(text) for text in dict.fromkeys(given) if text}

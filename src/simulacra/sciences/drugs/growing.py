@@ -241,7 +241,8 @@ def _seed(*numbers: int) -> int:
 
 
 def grow(asked: Sequence[Fragment], rows: Sequence[int], complete: Complete, *, seed: int, attempts: int = ATTEMPTS) -> list[str]:
-    """A molecule for each fragment, grown at all attachment points by `complete`; empty where `attempts` did not suffice.
+    """A molecule for each fragment, as canonical SMILES, grown at all attachment points by `complete`; empty where `attempts` did not
+    suffice.
 
     What is drawn for row i depends on (seed, i) alone: each round asks for all rows that are not finished.
     """
@@ -257,7 +258,13 @@ def grow(asked: Sequence[Fragment], rows: Sequence[int], complete: Complete, *, 
             after = growths[i].grown(text, order)
             tries[i] = attempts if after else tries[i] - 1
             growths[i] = after or growths[i]
-    return ["" if growth.parts else growth.result for growth in growths]
+    return ["" if growth.parts else joined(growth.result) for growth in growths]
+
+
+def joined(smiles: str) -> str:
+    """Canonical SMILES of a molecule, without the dots that stand in strings of linked parts; any other string as it is."""
+    mol = properties.molecule(smiles)
+    return smiles if mol is None else str(Chem.MolToSmiles(mol))
 
 
 # ----------------------------------------------------------------------------------------------------------------- training

@@ -318,7 +318,7 @@ def _goal_checks(learner: seeking.Seeker, seed: int) -> list[Check]:
 
 def summary(asked: Compounds, drawn: Compounds) -> list[str]:
     """What was achieved."""
-    return [*asking.summary(asked, drawn), *exchange.summary(asked, drawn)]
+    return asking.summary(asked, drawn) or exchange.summary(asked, drawn)
 
 
 laptop = TransferRecipe(
