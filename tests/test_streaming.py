@@ -31,13 +31,12 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def source(run, monkeypatch):
-    monkeypatch.setattr(streaming, "BLOCK", 128)
     monkeypatch.setattr(streaming, "FROM", 300)
     return dataclasses.replace(drawing.opened(str(run.path)), asked=ASKED)
 
 
 def order(source, rows=1000, seed=3, **conditions):
-    return streaming.Order(str(source.place.path), {}, conditions, seed, rows, ".txt")
+    return streaming.Order(str(source.place.path), {}, conditions, seed, rows, ".txt", 128)
 
 
 def test_blocks_hold_the_rows_that_are_drawn_at_once(source, tmp_path):

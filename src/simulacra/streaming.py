@@ -28,7 +28,7 @@ from simulacra.runs import write_atomically
 from simulacra.study import Refused
 from simulacra.training import device_of, stop_requests
 
-BLOCK = 5_000  # rows that one process draws at a time
+BLOCK = 5_000
 FROM = 20_000  # rows from which a file is written in blocks
 
 Block = tuple[str, dict[str, int]]  # lines, and what was counted of their rows
@@ -44,10 +44,11 @@ class Order:
     seed: int
     rows: int
     ending: str
+    block: int = BLOCK  # rows that one process draws at a time
 
     def key(self, sentence: str) -> str:
         """What two orders share if one goes on with the other's file; how many rows are wanted is no part of it."""
-        text = json.dumps([sentence, sorted(self.changes.items()), sorted(self.conditions.items()), self.seed, self.ending], default=str)
+        text = json.dumps([sentence, sorted(self.changes.items()), sorted(self.conditions.items()), self.seed, self.ending, self.block], default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -77,7 +78,7 @@ def stream(source: drawing.Source, order: Order, out: Path, *, workers: int = 0,
     drawing.check_folder(out)
     part, ledger = out.with_name(f"{out.name}.part"), out.with_name(f"{out.name}.part.json")
     key = order.key(source.sentence())
-    done, size, counts = _so_far(part, ledger, key, order.rows)
+    done, size, counts = _so_far(part, ledger, key, order)
     began, start = time.monotonic(), done
     with stop_requests() as stop, open(part, "r+b" if part.exists() else "w+b") as file:
         file.truncate(size)
@@ -88,7 +89,7 @@ def stream(source: drawing.Source, order: Order, out: Path, *, workers: int = 0,
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
-            done = min(done + BLOCK, order.rows)
+            done = min(done + order.block, order.rows)
             counts.update(more)
             state = {"draw": key, "rows": done, "bytes": file.tell(), "counts": counts}
             write_atomically(ledger, json.dumps(state).encode())
@@ -101,7 +102,7 @@ def stream(source: drawing.Source, order: Order, out: Path, *, workers: int = 0,
     return Outcome(done, True, counts)
 
 
-def _so_far(part: Path, ledger: Path, key: str, wanted: int) -> tuple[int, int, Counter[str]]:
+def _so_far(part: Path, ledger: Path, key: str, order: Order) -> tuple[int, int, Counter[str]]:
     """Rows, bytes and counts of an unfinished file that this draw may go on with."""
     if not part.exists() or not ledger.exists():
         return 0, 0, Counter()
@@ -113,14 +114,14 @@ def _so_far(part: Path, ledger: Path, key: str, wanted: int) -> tuple[int, int, 
         raise Refused(f"{ledger} is damaged ({error}); delete it and {part.name} to draw from the start") from error
     if not same:
         raise Refused(f"{part} is of another draw (other weights, seed, conditions or settings); delete it, or choose another name")
-    if rows % BLOCK or rows > wanted or part.stat().st_size < size:
+    if rows % order.block or rows > order.rows or part.stat().st_size < size:
         raise Refused(f"{part} does not hold what {ledger.name} says; delete both to draw from the start")
     return rows, size, counts
 
 
 def _blocks(source: drawing.Source, order: Order, done: int, workers: int) -> Iterator[Block]:
     """One block after another, in order."""
-    starts = range(done, order.rows, BLOCK)
+    starts = range(done, order.rows, order.block)
     if workers == 1 or len(starts) == 1 or device_of(source.recipe.device).type != "cpu":
         writer = _Writer(source, order)
         for start in starts:
@@ -141,7 +142,7 @@ def _blocks(source: drawing.Source, order: Order, done: int, workers: int) -> It
 
 
 class _Writer:
-    """Draws the rows from a start on, up to BLOCK, on one thread: more would only wait for each other."""
+    """Draws the rows from a start on, a block of them, on one thread: more would only wait for each other."""
 
     def __init__(self, source: drawing.Source, order: Order) -> None:
         torch.set_num_threads(1)
@@ -150,7 +151,7 @@ class _Writer:
 
     def __call__(self, start: int) -> Block:
         asked = self.source.asked
-        like = self.like[start : start + BLOCK]
+        like = self.like[start : start + self.order.block]
         drawn = draw_like(self.learner, like, seed=self.order.seed, device=device_of(self.source.recipe.device), first=start)
         assert asked.lines  # `fits` asked for it
         return asked.lines(drawn, self.order.ending), dict(asked.tally(drawn)) if asked.tally else {}

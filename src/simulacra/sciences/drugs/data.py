@@ -145,7 +145,8 @@ def divided(found: reading.Reading, origin: str, files: Mapping[str, str], longe
     short = [name for name, rows in parts.items() if len(rows) < 4]
     if short:
         sizes = ", ".join(f"{name} {len(rows)}" for name, rows in parts.items())
-        raise Refused(f"too few molecules to learn and to judge ({sizes}); at least 40 different ones are needed")
+        why = f"; {long.sum():,} of {len(long):,} have more than {longest} tokens (--longest)" if long.any() else ""
+        raise Refused(f"too few molecules to learn and to judge ({sizes}){why}; at least 40 different ones are needed")
     train, validation, held_out = (samples[torch.from_numpy(parts[name])] for name in ("train", "validation", "held-out"))
     by = "as the file divides them" if any(found.labels) else "by hash of the flat molecule"
     sizes = f"{len(train):,} to train, {len(validation):,} to validate, {len(held_out):,} held out, {by}"
