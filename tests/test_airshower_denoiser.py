@@ -88,6 +88,21 @@ def test_before_it_learns_the_corrected_denoiser_says_what_its_matched_filters_s
     assert found.signal.double().numpy() == pytest.approx(reading.mean, abs=1e-5)
 
 
+def test_the_spread_is_that_of_a_pulse_that_is_there_with_the_corrected_presence(traces):
+    learner, measured = denoiser.build(QUICK, traces[0]), traces[1].measured[:40]
+    net = learner.descent.module
+    _, before, mean, square = net._searched(measured)
+    with torch.no_grad():
+        net.net.leave[-1].bias[2 * QUICK.patch :] = 0.25  # of presence alone: 8 times as much in logarithms of odds
+    found = net(measured)
+    assert torch.allclose(found.logit, before + 2, atol=1e-5)
+    sure = torch.sigmoid(before + 2)[:, None].double()
+    variance = sure * square - (sure * mean) ** 2 + (denoiser.SMALLEST * net.unit) ** 2
+    assert torch.allclose(found.spread.double().square(), variance, rtol=1e-2, atol=1e-3 * float(net.unit) ** 2)
+    found.spread.log().sum().backward()
+    assert not bool(net.net.leave[-1].bias.grad[2 * QUICK.patch :].any())  # an error that surprises does not make a pulse likelier
+
+
 def test_even_then_it_errs_less_than_the_wiener_filter(started, traces):
     training, nature = traces
     linear = nature.measured.double() @ torch.from_numpy(statistics.Known.of(training).wiener)
