@@ -23,7 +23,7 @@ demo: $(VENV)/.has-ising
 	"$(BIN)/simulacra" run ising.gan --recipe quick --out "$$out"
 
 test: $(VENV)/.has-dev
-	"$(BIN)/python" -m pytest -n auto --dist loadscope $(ARGS)
+	"$(BIN)/python" -m pytest -n auto --dist loadgroup $(ARGS)
 
 check: $(VENV)/.has-dev
 	"$(BIN)/ruff" check .

@@ -17,6 +17,14 @@ hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items):
+    """A module stays in one process, so that its fixtures are made once; where a fixture `finished` is made for each study, a study does."""
+    for item in items:
+        study = item.callspec.params.get("finished", "") if hasattr(item, "callspec") else ""
+        item.add_marker(pytest.mark.xdist_group(f"{item.module.__name__} {study}".strip()))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_its_own(tmp_path_factory):
     """Simulated lattices are remembered between runs; a test run neither reads nor writes what the user's runs left."""
