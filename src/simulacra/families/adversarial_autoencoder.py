@@ -159,12 +159,14 @@ class Adversarial:
     def state_dict(self) -> dict[str, Tensor]:
         players = {"discriminator": self.discriminator, "encoder": self.encoder, "autoencoder": self.autoencoder}
         state = {f"{name}.{k}": v for name, player in players.items() for k, v in player.state_dict().items()}
-        return state | {"running": self.running, "lowest": self.lowest}
+        once = {k: v for k, v in state.items() if not k.startswith("encoder.weights.")}  # they are the autoencoder's
+        return once | {"running": self.running, "lowest": self.lowest}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        encoder = {f"encoder.weights.{k}": v for k, v in under(state, "autoencoder.weights.encoder").items()}
         for name in TURNS:
             player: Descent = getattr(self, name)
-            player.load_state_dict(under(state, name))
+            player.load_state_dict(under({**state, **encoder}, name))
         self.running, self.lowest = (state[k].to(self.running.device).clone() for k in ("running", "lowest"))
 
     def load_drawing(self, state: Mapping[str, Tensor]) -> None:

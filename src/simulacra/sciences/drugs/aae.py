@@ -306,17 +306,12 @@ def ask(recipe: FingerprintRecipe, n: int, conditions: Mapping[str, str]) -> Com
     return wishing.ask(n, conditions)
 
 
-def summary(asked: Compounds, drawn: Compounds) -> list[str]:
-    """What was achieved, against what was asked for."""
-    return [*exchange.summary(asked, drawn), *wishing.summary(asked, drawn)]
-
-
 paper = FingerprintRecipe(
     critic_norm=True, code_decay=False, hidden=128, layers=2, steps=10_000, batch=256, draws=10_000, lr=1e-3, threads=1,
 )  # fmt: skip
-laptop = FingerprintRecipe(layers=2, steps=6_000, batch=256, draws=10_000, threads=1)
+laptop = FingerprintRecipe(layers=2, steps=9_000, batch=128, lr=3e-3, draws=10_000, threads=1)
 quick = FingerprintRecipe(
-    hidden=128, layers=2, steps=400, batch=64, fingerprints=256, rounds=2, lr=4e-3, ema=0.98, warmup=20, draws=400, longest=80,
+    hidden=128, layers=2, steps=600, batch=64, fingerprints=256, code_lr=2e-3, lr=5e-3, ema=0.98, warmup=20, draws=400, longest=80,
     simulated=2000, threads=1,
 )  # fmt: skip
 
@@ -339,7 +334,7 @@ study: Study[Any, Any] = Study(
     conditions=wishing.CONDITIONS,
     formats=exchange.FORMATS,
     export=exchange.export,
-    summary=summary,
+    summary=exchange.summary,
     citation="""@article{kadurin2017drugan,
   title = {{druGAN}: An Advanced Generative Adversarial Autoencoder Model for de Novo Generation of New Molecules with Desired Molecular
     Properties in Silico},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,21 +109,3 @@ def _target(name: str, value: str) -> float:
 def achieved(drawn: Compounds) -> NDArray[np.float64]:
     """Properties (n, len(WISHES)) of drawn molecules; nan where a string is none."""
     return properties.measured([properties.molecule(s) for s in texts(drawn)], list(WISHES))
-
-
-def summary(asked: Compounds, drawn: Compounds) -> list[str]:
-    """One line for each wished property: what the drawn molecules have."""
-    if bool(asked.wish.isnan().all()):
-        return []
-    got, wish = achieved(drawn), asked.wish.cpu().numpy().astype(np.float64)
-    return [line for k, name in enumerate(WISHES) for line in _met(name, wish[:, k], got[:, k])]
-
-
-def _met(name: str, wish: NDArray[np.float64], got: NDArray[np.float64]) -> Sequence[str]:
-    lines = []
-    for target in np.unique(wish[~np.isnan(wish)]):
-        found = got[(wish == target) & np.isfinite(got)]
-        if len(found):
-            off = np.abs(found - target).mean()
-            lines.append(f"{name} {target:g} asked for: {found.mean():.2f} ± {found.std():.2f} drawn, off by {off:.2f} on average")
-    return lines
