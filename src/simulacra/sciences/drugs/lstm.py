@@ -95,7 +95,7 @@ study: Study[Any, Any] = Study(
     source="Ertl, Lewis, Martin, Polyakov 2017, arXiv:1712.07449",
     recipes={
         "quick": LstmRecipe(layers=1, steps=1200, batch=64, lr=5e-3, ema=0.98, warmup=20, draws=400, longest=80, threads=1),
-        "laptop": LstmRecipe(steps=10_000, batch=256, draws=10_000, threads=1),
+        "laptop": LstmRecipe(steps=16_000, restart=10_000, batch=256, draws=10_000, threads=1),
         "paper": LstmRecipe(
             layers=2, dropout=0.3, lr=1e-3, steps=40_000, batch=256, ema=0.0, stereo=False, precision="float32", draws=10_000,
         ),

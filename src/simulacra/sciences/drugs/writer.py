@@ -40,6 +40,7 @@ class StringRecipe(Recipe):
     layers: PositiveInt = Field(3, description="Layers of the LSTM.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of each layer's output that is left out in training.")
     lr: float = Field(2e-3, gt=0, description="Learning rate of Adam; falls to 0 on a half cosine over the steps.")
+    restart: int = Field(0, ge=0, description="Step at which the learning rate begins to fall once more, from half its height; 0: never.")
     warmup: int = Field(200, ge=0, description="Steps over which the learning rate rises.")
     ema: float = Field(0.999, ge=0, lt=1, description="Decay per step of the weight average that draws; 0: the last weights.")
     randomised: float = Field(0.0, ge=0, le=1, description="Share of training strings that begin at a random atom instead of being canonical.")
@@ -72,7 +73,7 @@ class Writer:
         ).to(self.device)
         self.descent = Descent(
             model, lr=recipe.lr, betas=(0.9, 0.99), clip=1.0, ema=recipe.ema, warmup=min(recipe.warmup, recipe.steps // 10),
-            horizon=recipe.steps,
+            horizon=recipe.steps, restart=recipe.restart if recipe.restart < recipe.steps else 0,
         )  # fmt: skip
 
     # --- training ---
