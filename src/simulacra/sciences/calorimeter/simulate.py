@@ -28,10 +28,11 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from simulacra.sciences.calorimeter.data import PHOTON, Showers, showers
+from simulacra.sciences.calorimeter.data import PHOTON, Showers
 from simulacra.study import Refused
 
 Array = NDArray[np.float64]
@@ -214,7 +215,8 @@ def simulate(incident: ArrayLike, particle: ArrayLike, cells: int = 12, *, seed:
         rates = cell_shares(development, cells, np.float32) * deposits.astype(np.float32)[:, None, None, None]
         for row, (rate, rng) in enumerate(zip(rates.reshape(len(rates), -1), generators, strict=True), first):
             found[row] = _deposits(rate, rng).reshape(cells, cells, cells)
-    return showers(found, energies, kinds)
+    # Memory touched for the first time costs more than the random numbers that fill it, so what was filled is not copied.
+    return Showers(torch.from_numpy(found), torch.from_numpy(energies.astype(np.float32)), torch.from_numpy(kinds.astype(np.int8)))
 
 
 def _deposits(rate: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
