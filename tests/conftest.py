@@ -19,7 +19,7 @@ hypothesis.settings.load_profile("repeatable")
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items):
-    """A module stays in one process, so that its fixtures are made once; where a fixture `finished` is made for each study, a study does."""
+    """A module stays in one process, so that its fixtures are made once; with a fixture `finished` for each study, a study does."""
     for item in items:
         study = item.callspec.params.get("finished", "") if hasattr(item, "callspec") else ""
         item.add_marker(pytest.mark.xdist_group(f"{item.module.__name__} {study}".strip()))

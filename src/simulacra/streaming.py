@@ -48,7 +48,8 @@ class Order:
 
     def key(self, sentence: str) -> str:
         """What two orders share if one goes on with the other's file; how many rows are wanted is no part of it."""
-        text = json.dumps([sentence, sorted(self.changes.items()), sorted(self.conditions.items()), self.seed, self.ending, self.block], default=str)
+        changes, conditions = sorted(self.changes.items()), sorted(self.conditions.items())
+        text = json.dumps([sentence, changes, conditions, self.seed, self.ending, self.block], default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

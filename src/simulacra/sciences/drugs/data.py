@@ -117,7 +117,9 @@ def prompts(samples: Compounds) -> list[str]:
 # ---------------------------------------------------------------------------------------------------------------------- loading
 
 
-def load(data: Path | None, *, seed: int, simulated: int, longest: int = 100, stereo: bool = True, strict: bool = False) -> Split[Compounds]:
+def load(
+    data: Path | None, *, seed: int, simulated: int, longest: int = 100, stereo: bool = True, strict: bool = False
+) -> Split[Compounds]:  # fmt: skip
     """Nature in three parts that share no molecule. Molecules of more than `longest` tokens are set aside, with the reason, as are
     those that `reading.py` cannot use; without `stereo` the strings say nothing of stereochemistry."""
     if data is None:
@@ -139,7 +141,8 @@ def divided(found: reading.Reading, origin: str, files: Mapping[str, str], longe
     length = tokens.counted(samples.text.numpy())
     long = length > longest
     rejected = [*found.rejected]
-    rejected += [f"{tokens.shortened(found.smiles[i])}: {length[i]} tokens; the recipe reads at most {longest}" for i in np.flatnonzero(long)]
+    for i in np.flatnonzero(long):
+        rejected.append(f"{tokens.shortened(found.smiles[i])}: {length[i]} tokens; the recipe reads at most {longest}")
     parts = labelled(found.labels) if any(found.labels) else by_hash(found.smiles)
     parts = {name: rows[~long[rows]] for name, rows in parts.items()}
     short = [name for name, rows in parts.items() if len(rows) < 4]

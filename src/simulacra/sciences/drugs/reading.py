@@ -75,7 +75,8 @@ def read_clean(path: Path, *, stereo: bool = True, strict: bool = False) -> Read
     if strict:
         return cleaned(path, stereo=stereo, strict=True)
     key = json.dumps([sha256(path), path.suffixes, stereo, REVISION, rdBase.rdkitVersion])
-    place = Path(os.environ.get("SIMULACRA_CACHE") or pooch.os_cache("simulacra")) / f"drugs-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    place = Path(os.environ.get("SIMULACRA_CACHE") or pooch.os_cache("simulacra")) / f"drugs-{digest}.npz"
     if place.is_file():
         with contextlib.suppress(OSError, ValueError, KeyError, zlib.error, EOFError), np.load(place, allow_pickle=False) as found:
             return Reading(*(_unpacked(found[name]) for name in ("smiles", "labels", "rejected", "remarks")))

@@ -15,17 +15,21 @@ from simulacra.study import Refused
 MOST = 200_000  # different molecules that are made at once
 # Ring numbers 1 and 2 belong to cores, 3 and 4 to ends: none is open twice at a time.
 CORES = (
-    "c1ccc({0})cc1{1}", "c1cc({0})cc({1})c1", "c1cc({0})ccc1{1}", "c1cnc({0})cc1{1}", "c1nc({0})cnc1{1}", "c1cc({0})sc1{1}", "c1cc({0})oc1{1}",
-    "c1nc({0})sc1{1}", "n1nc({0})oc1{1}", "c1cn({0})nc1{1}", "C1CN({0})CCN1{1}", "C1CC({0})CCN1{1}", "C1CC({0})CN1{1}", "C1CN({0})CCC1{1}",
-    "c1ccc2c(c1{0})ccn2{1}", "c1cc2nc({0})[nH]c2cc1{1}", "c1cc2ncc({0})cc2cc1{1}", "c1cc2c(cc1{0})OCO2", "O=C1N({0})CC({1})C1",
-    "c1cc({0})c({1})cc1{2}", "N({0})({1}){2}", "[C@@H]({0})({1}){2}", "[C@H]({0})({1}){2}",
+    "c1ccc({0})cc1{1}", "c1cc({0})cc({1})c1", "c1cc({0})ccc1{1}", "c1cnc({0})cc1{1}", "c1nc({0})cnc1{1}", "c1cc({0})sc1{1}",
+    "c1cc({0})oc1{1}", "c1nc({0})sc1{1}", "n1nc({0})oc1{1}", "c1cn({0})nc1{1}", "C1CN({0})CCN1{1}", "C1CC({0})CCN1{1}",
+    "C1CC({0})CN1{1}", "C1CN({0})CCC1{1}", "c1ccc2c(c1{0})ccn2{1}", "c1cc2nc({0})[nH]c2cc1{1}", "c1cc2ncc({0})cc2cc1{1}",
+    "c1cc2c(cc1{0})OCO2", "O=C1N({0})CC({1})C1", "c1cc({0})c({1})cc1{2}", "N({0})({1}){2}", "[C@@H]({0})({1}){2}",
+    "[C@H]({0})({1}){2}",
 )  # fmt: skip
-LINKERS = ("", "", "", "C", "C", "CC", "O", "OC", "CO", "NC(=O)", "C(=O)N", "CNC(=O)", "CC(=O)N", "S(=O)(=O)N", "CN", "CS", "C=C", "NC(=O)N")
+LINKERS = (
+    "", "", "", "C", "C", "CC", "O", "OC", "CO", "NC(=O)", "C(=O)N", "CNC(=O)", "CC(=O)N", "S(=O)(=O)N", "CN", "CS", "C=C",
+    "NC(=O)N",
+)  # fmt: skip
 ENDS = (
-    "C", "C", "C", "CC", "C(C)C", "C3CC3", "C3CCCC3", "C3CCCCC3", "c3ccccc3", "c3ccccc3", "c3ccc(F)cc3", "c3ccc(Cl)cc3", "c3cccc(Cl)c3",
-    "c3ccccc3F", "c3ccc(OC)cc3", "c3ccc(C)cc3", "c3ccc(C#N)cc3", "c3ccc(Br)cc3", "c3cccnc3", "c3ccncc3", "c3ccco3", "c3cccs3", "c3ncccn3",
-    "C3CCOC3", "C3CCOCC3", "C[C@H]3CCCO3", "C(F)(F)F", "CC(F)F", "C#N", "CC(=O)O", "C(N)=O", "CN(C)C", "CN3CCOCC3", "CN3CCCC3", "C[NH+](C)C",
-    "CC(=O)[O-]", "[C@@H](C)O", "c3ccc4c(c3)OCO4", "c3ccc([N+](=O)[O-])cc3",
+    "C", "C", "C", "CC", "C(C)C", "C3CC3", "C3CCCC3", "C3CCCCC3", "c3ccccc3", "c3ccccc3", "c3ccc(F)cc3", "c3ccc(Cl)cc3",
+    "c3cccc(Cl)c3", "c3ccccc3F", "c3ccc(OC)cc3", "c3ccc(C)cc3", "c3ccc(C#N)cc3", "c3ccc(Br)cc3", "c3cccnc3", "c3ccncc3", "c3ccco3",
+    "c3cccs3", "c3ncccn3", "C3CCOC3", "C3CCOCC3", "C[C@H]3CCCO3", "C(F)(F)F", "CC(F)F", "C#N", "CC(=O)O", "C(N)=O", "CN(C)C",
+    "CN3CCOCC3", "CN3CCCC3", "C[NH+](C)C", "CC(=O)[O-]", "[C@@H](C)O", "c3ccc4c(c3)OCO4", "c3ccc([N+](=O)[O-])cc3",
 )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ class StringRecipe(Recipe):
     restart: int = Field(0, ge=0, description="Step at which the learning rate begins to fall once more, from half its height; 0: never.")
     warmup: int = Field(200, ge=0, description="Steps over which the learning rate rises.")
     ema: float = Field(0.999, ge=0, lt=1, description="Decay per step of the weight average that draws; 0: the last weights.")
-    randomised: float = Field(0.0, ge=0, le=1, description="Share of training strings that begin at a random atom instead of being canonical.")
+    randomised: float = Field(0.0, ge=0, le=1, description="Share of training strings that begin at a random atom.")
     temperature: float = Field(
         1.0, gt=0, le=3, description="Of drawing: below 1 likelier strings, and less diverse ones.", json_schema_extra={"drawing": True}
     )
