@@ -241,8 +241,9 @@ class Bank:
     def moments(self, whitened: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """From rows @ precision (n, N): the logarithm (n,) of the likelihood ratio averaged over pulses and places, the best detector
         there is; and mean and mean square (n, N) of the pulses, each as likely as the row makes it, if there is one."""
-        parts = whitened.split(IN_CACHE if whitened.device.type == "cpu" else max(len(whitened), 1))
-        found = [torch.cat(column) for column in zip(*(self._moments(part) for part in parts), strict=True)]
+        size = IN_CACHE if whitened.device.type == "cpu" else max(len(whitened), 1)
+        parts = [self._moments(whitened[start : start + size]) for start in range(0, len(whitened), size)]
+        found = [torch.cat(column) for column in zip(*parts, strict=True)]
         return found[0], found[1], found[2]
 
     def _moments(self, whitened: Tensor) -> tuple[Tensor, Tensor, Tensor]:
