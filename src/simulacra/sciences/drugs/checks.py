@@ -16,12 +16,12 @@ import numpy as np
 from simulacra.evidence import Check
 from simulacra.sciences.drugs import chemnet, metrics
 from simulacra.sciences.drugs.measuring import Table
-from simulacra.sciences.drugs.metrics import UNITS, Score
+from simulacra.sciences.drugs.metrics import BRENK, UNITS, Score
 
 HALVES, COPIED, NGRAM, HELD_OUT = "halves of nature", "copied training", "n-gram strings", "held-out nature"
 VALID, UNIQUE, NOVEL = 0.97, 0.999, 0.9  # bars of validity, uniqueness and novelty
 TIMES = 2.0  # FCD at most so many times that of nature
-NEAR = 0.2  # a score is met within this part of the way from nature's to the n-gram's
+NEAR, ERRORS = 0.2, 3.0  # a score is met within this part of the way from nature's to the n-gram's, or within so many standard errors
 RATIO = (0.8, 1.2)  # bar of the memorisation ratio
 FEWEST = 100  # valid molecules on a side below which no set is compared with another
 
@@ -77,11 +77,10 @@ def distributions(nature: Table, drawn: Table, ngram: Table, copied: Table | Non
     for name, (value, error) in values.items():
         beside = {HALVES: floor[name].value} if name in floor else {}
         beside |= {title: scores[name].value for title, scores in ((COPIED, copy), (NGRAM, rival)) if name in scores}
-        real = copy[name].value if name in copy else floor[name].value if name in floor else float("nan")
-        target, met = _target(name, value, floor, real, rival)
-        title = f"GuacaMol {name}" if "score" in name else f"MOSES {name}"
+        target, met = _target(name, Score(value, error), floor, copy or floor, rival)
+        title = name if name == BRENK else f"GuacaMol {name}" if "score" in name else f"MOSES {name}"
         unit = UNITS.get(name, "")
-        found.append(Check(f"{title} ({unit})" if unit else title, value, error, target, met, beside))
+        found.append(Check(f"{title} ({unit})" if unit else title, value, error, target, bool(met), beside))
     told = [
         f"Scores of two sets: {len(drawn):,} valid drawn molecules against {len(nature):,} of held-out nature. MOSES Filters is without "
         "the list MCF, which RDKit lacks; the alerts of Brenk et al. 2008 stand beside it and are no part of it."
@@ -112,19 +111,22 @@ def floors(nature: Table, drawn: int) -> dict[str, Score]:
     return found
 
 
-def _target(name: str, value: float, floor: Mapping[str, Score], real: float, rival: Mapping[str, Score]) -> tuple[str, bool]:
-    """The bar of a score, in words, and whether it is met."""
+def _target(
+    name: str, score: Score, floor: Mapping[str, Score], nature: Mapping[str, Score], rival: Mapping[str, Score]
+) -> tuple[str, bool]:
+    """The bar of a score, in words, and whether it is met; `nature` is what nature reaches."""
+    value = score.value
     if name in ("FCD", "FCD score"):
         best = floor["FCD"].value if "FCD" in floor else float("nan")
         if name == "FCD":
             return f"at most {TIMES:g} times {best:.3g}, which nature has against itself", value <= TIMES * best
         return f"at least {np.exp(-0.2 * TIMES * best):.3f} (FCD at most {TIMES:g} times nature's)", value >= np.exp(-0.2 * TIMES * best)
-    if name not in rival or not np.isfinite(real + rival[name].value):
+    if name not in rival or name not in nature or not np.isfinite(nature[name].value + rival[name].value):
         return "to be read beside the others", True
-    room = NEAR * abs(rival[name].value - real)
-    if name.startswith("W1"):
-        return f"within {NEAR:.0%} of the way from nature's {real:.3g} to the n-gram's", value <= real + room
-    return f"within {NEAR:.0%} of the way from nature's {real:.3g} to the n-gram's, to either side", abs(value - real) <= room
+    best, error = nature[name]
+    room = max(NEAR * abs(rival[name].value - best), ERRORS * float(np.hypot(*np.nan_to_num([score.error, error]))))
+    words = f"within {NEAR:.0%} of the way from nature's {best:.3g} to the n-gram's, or {ERRORS:g} standard errors"
+    return words, value <= best + room if name.startswith("W1") else abs(value - best) <= room
 
 
 def memorised(nature: Table, drawn: Table, training: Table) -> tuple[list[Check], list[str]]:

@@ -14,6 +14,7 @@ compared only at equal numbers, and at some hundred molecules it measures nothin
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from importlib import metadata
@@ -50,7 +51,9 @@ def _chemnet() -> Any:
         raise Refused('the Fréchet ChemNet distance needs the package fcd: pip install "simulacra[chem]"')
     import fcd
 
-    return fcd.load_ref_model()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves a temporary folder to be cleaned up by chance
+        return fcd.load_ref_model()
 
 
 def activations(smiles: Sequence[str]) -> NDArray[np.float32]:

@@ -46,6 +46,7 @@ from simulacra.runs import write_atomically
 from simulacra.sciences.drugs import chemnet, properties
 
 Array = NDArray[np.float64]
+Strings = NDArray[np.object_]  # of str
 
 BITS = 1024
 IDENTITY, SIX, PROPERTIES, FILTERS, ACTIVATIONS = "identity", "laws", "properties", "filters", "activations"
@@ -94,12 +95,12 @@ class Table:
     """What was read off n strings, row for row."""
 
     valid: NDArray[np.bool_]  # (n,)
-    canonical: NDArray[np.str_]  # (n,), with stereo; "" where the string is no molecule
-    flat: NDArray[np.str_]
+    canonical: Strings  # (n,), with stereo; "" where the string is no molecule
+    flat: Strings
     bits: NDArray[np.uint8]  # (n, BITS / 8), packed
     numbers: Array  # (n, len(COLUMNS)); nan where not measured
-    scaffold: NDArray[np.str_]  # "" where there is no ring
-    fragments: NDArray[np.str_]  # joined by "."
+    scaffold: Strings  # "" where there is no ring
+    fragments: Strings  # joined by "."
     passes: Array  # (n,) 1 where MOSES's filters pass it, as far as they are here; nan where not measured
     alerts: Array  # (n,) of Brenk; nan where not measured
     activations: NDArray[np.float32]  # (n, chemnet.WIDTH), or (n, 0)
@@ -181,8 +182,14 @@ def measured_here(strings: Sequence[str], parts: Sequence[str]) -> Table:
     if ACTIVATIONS in parts:
         activations = np.zeros((n, chemnet.WIDTH), np.float32)
         activations[valid] = chemnet.activations([c for c in canonical if c])
-    strings_of = [np.array(v, np.str_).reshape(n) for v in (canonical, flat, scaffold, fragments)]
-    return Table(valid, strings_of[0], strings_of[1], bits, numbers, strings_of[2], strings_of[3], passes, alerts, activations)
+    names, alike, frames, parts_of = (_strings(v) for v in (canonical, flat, scaffold, fragments))
+    return Table(valid, names, alike, bits, numbers, frames, parts_of, passes, alerts, activations)
+
+
+def _strings(values: Sequence[str]) -> Strings:
+    found = np.empty(len(values), dtype=object)
+    found[:] = values
+    return found
 
 
 @cache
@@ -292,7 +299,7 @@ def _packed(table: Table) -> bytes:
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(table):
         value = getattr(table, field.name)
-        text = value.dtype.kind == "U"
+        text = value.dtype.kind == "O"
         fields[field.name] = np.frombuffer("".join(f"{s}\n" for s in value.tolist()).encode(), np.uint8) if text else value
     np.savez(content, **fields)
     return content.getvalue()
@@ -301,9 +308,8 @@ def _packed(table: Table) -> bytes:
 def _unpacked(content: bytes) -> Table:
     with np.load(io.BytesIO(content), allow_pickle=False) as found:
         values = {field.name: found[field.name] for field in dataclasses.fields(Table)}
-    n = len(values["valid"])
     for name in ("canonical", "flat", "scaffold", "fragments"):
-        values[name] = np.array(values[name].tobytes().decode().split("\n")[:-1], np.str_).reshape(n)
+        values[name] = _strings(values[name].tobytes().decode().split("\n")[:-1])
     return Table(**values)
 
 

@@ -9,7 +9,8 @@ MOSES (Polykovskiy et al. 2020, Front. Pharmacol. 11:565644), G the valid drawn 
     SNN           mean over G of the largest Tanimoto similarity to a molecule of R
     Frag, Scaf    cosine of the counts of BRICS fragments, and of Murcko scaffolds of two rings or more, in G and R
     IntDiv_p      1 - mean over x in G of (mean over y in G of T(x, y)^p)^1/p: each molecule's pairing with itself is in
-    Filters       share of G that passes (measuring.passes_filters: without MCF, which RDKit lacks)
+    Filters       share of G that passes (measuring.passes_filters: without MCF, which RDKit lacks; the share of G without an alert of
+                  Brenk et al. 2008, ChemMedChem 3:435, is given beside it under its own name)
     W1 of f       Wasserstein-1 distance of the laws of logP, SA, QED and weight
 
 GuacaMol (Brown et al. 2019, J. Chem. Inf. Model. 59:1096):
@@ -25,7 +26,8 @@ R is what is held out here; GuacaMol takes training molecules.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -38,11 +40,13 @@ from simulacra.sciences.drugs.measuring import Table
 Array = NDArray[np.float64]
 
 BLOCK = 2048  # rows of a similarity matrix held at once
+GROUPS = 10  # of rows, for errors
 KL_ROWS, KL_POINTS, KL_BINS, KL_FLOOR = 10_000, 1000, 10, 1e-10
 CONTINUOUS = ("complexity", "logP", "weight", "TPSA")
 WHOLE = ("acceptors", "donors", "rotatable", "aliphatic rings", "aromatic rings")
 LAWS = ("logP", "SA", "QED", "weight")
 UNITS = {"W1 weight": "g/mol"}
+BRENK = "without an alert of Brenk"
 
 
 class Score(NamedTuple):
@@ -172,11 +176,11 @@ def kl_continuous(reference: Array, drawn: Array) -> float:
 
 
 def kl_whole(reference: Array, drawn: Array) -> float:
-    """The same of whole numbers, by ten bins over the range of `reference`."""
+    """The same of whole numbers, by ten bins over the range of `reference`; endless where nothing drawn lies in that range."""
     law, edges = np.histogram(reference, bins=KL_BINS, density=True)
-    inside = (drawn >= edges[0]) & (drawn <= edges[-1])
-    law_drawn = np.histogram(drawn, bins=edges, density=True)[0] if inside.any() else np.zeros(KL_BINS)
-    return float(stats.entropy(law + KL_FLOOR, law_drawn + KL_FLOOR))
+    if not ((drawn >= edges[0]) & (drawn <= edges[-1])).any():
+        return float("inf")
+    return float(stats.entropy(law + KL_FLOOR, np.histogram(drawn, bins=edges, density=True)[0] + KL_FLOOR))
 
 
 def kl_score(drawn: Table, reference: Table) -> float:
@@ -191,8 +195,8 @@ def kl_score(drawn: Table, reference: Table) -> float:
 def _different(table: Table) -> Table:
     """The first KL_ROWS molecules that differ, flat, and were measured."""
     usable = np.flatnonzero(table.valid & np.isfinite(table.numbers).all(axis=1))
-    _, first = np.unique(table.flat[usable], return_index=True)
-    return table[usable[np.sort(first)][:KL_ROWS]]
+    first = {name: row for row, name in zip(usable[::-1].tolist(), table.flat[usable[::-1]].tolist(), strict=True)}
+    return table[np.sort(np.array(list(first.values()), np.int64))[:KL_ROWS]]
 
 
 def distribution_scores(drawn: Table, reference: Table) -> dict[str, Score]:
@@ -200,24 +204,20 @@ def distribution_scores(drawn: Table, reference: Table) -> dict[str, Score]:
     found: dict[str, Score] = {}
     if drawn.activations.shape[1] and reference.activations.shape[1]:
         target = chemnet.moments(reference.activations)
-        value = chemnet.frechet(chemnet.moments(drawn.activations), target)
-        halves = [chemnet.frechet(chemnet.moments(drawn.activations[start::2]), target) for start in (0, 1)]
-        found["FCD"] = Score(value, abs(halves[0] - halves[1]) / 2)
+        found["FCD"] = jackknifed(drawn, lambda part: chemnet.frechet(chemnet.moments(part.activations), target))
     alike = nearest(drawn.bits, reference.bits)
     found["SNN"] = Score(float(alike.mean()), float(alike.std() / np.sqrt(len(alike))))
     for name, count in (("Frag", fragments), ("Scaf", scaffolds)):
-        known = count(reference)
-        parts = [cosine(count(drawn[start::2]), known) for start in (0, 1)]
-        found[name] = Score(cosine(count(drawn), known), abs(parts[0] - parts[1]) / 2)
+        found[name] = jackknifed(drawn, partial(_alike, count, count(reference)))
     _, first, second = within(drawn.bits)
     found["IntDiv1"], found["IntDiv2"] = internal_diversity(first, second)
     passed = drawn.passes[np.isfinite(drawn.passes)]
     if len(passed):
         found["Filters"] = validity(passed > 0)
         alerts = drawn.alerts[np.isfinite(drawn.alerts)]
-        found["no alert of Brenk"] = validity(alerts == 0)
+        found[BRENK] = validity(alerts == 0)
     for name in LAWS:
-        found[f"W1 {name}"] = _apart(drawn.column(name), reference.column(name))
+        found[f"W1 {name}"] = jackknifed(drawn, partial(_apart, name, reference.column(name)))
     score = kl_score(drawn, reference)
     found["KL score"] = Score(score)
     if "FCD" in found:
@@ -226,12 +226,21 @@ def distribution_scores(drawn: Table, reference: Table) -> dict[str, Score]:
     return found
 
 
-def _apart(drawn: Array, reference: Array) -> Score:
-    drawn, reference = drawn[np.isfinite(drawn)], reference[np.isfinite(reference)]
-    if not len(drawn) or not len(reference):
-        return Score(float("nan"))
-    parts = [stats.wasserstein_distance(half, reference) for half in (drawn[::2], drawn[1::2]) if len(half)]
-    return Score(float(stats.wasserstein_distance(drawn, reference)), abs(parts[0] - parts[-1]) / 2)
+def jackknifed(drawn: Table, score: Callable[[Table], float]) -> Score:
+    """A score of all rows, with its error from leaving out each of GROUPS groups of them in turn."""
+    group = np.arange(len(drawn)) % GROUPS
+    parts = np.array([score(drawn[group != g]) for g in range(GROUPS)]) if len(drawn) > GROUPS else np.array([np.nan])
+    return Score(score(drawn), float(np.sqrt((GROUPS - 1) * parts.var())))
+
+
+def _alike(count: Callable[[Table], Counter[str]], reference: Mapping[str, int], drawn: Table) -> float:
+    return cosine(count(drawn), reference)
+
+
+def _apart(name: str, reference: Array, drawn: Table) -> float:
+    one, other = drawn.column(name), reference
+    one, other = one[np.isfinite(one)], other[np.isfinite(other)]
+    return float(stats.wasserstein_distance(one, other)) if len(one) and len(other) else float("nan")
 
 
 # ------------------------------------------------------------------------------------------------------------ memorisation

@@ -101,7 +101,7 @@ def figures(nature: Compounds, drawn: Compounds, seed: int) -> list[Figure]:
     found = [
         Figure(
             "Structures",
-            "Held-out molecules on the left, drawn strings on the right, none chosen. A string that is no molecule stands in red.",
+            "Held-out molecules on the left, drawn strings on the right, none chosen; what is no molecule is red.",
             structures({"held-out nature": _some(nature, SHOWN, rng), "drawn": _some(drawn, SHOWN, rng)}),
         )
     ]  # fmt: skip
@@ -115,7 +115,7 @@ def figures(nature: Compounds, drawn: Compounds, seed: int) -> list[Figure]:
         Figure("Properties", "Densities of what is measured in the valid ones: held-out nature (blue) and drawn (orange).", laws(tables)),
         Figure(
             "Chemical space", "Morgan fingerprints on the two directions in which those of held-out nature differ most (principal "
-            f"components, {shares.sum():.1%} of their variance): nature (blue) over what was drawn, and what was drawn (orange) over nature.",
+            f"components, {shares.sum():.1%} of their variance): nature (blue) over drawn, and drawn (orange) over nature.",
             space(tables),
         ),
     ]  # fmt: skip

@@ -64,9 +64,10 @@ UNITS: Mapping[str, str] = {"weight": "g/mol", "TPSA": "Å²", "solubility": "lo
 
 
 def molecule(smiles: str) -> Any | None:
-    """The molecule that RDKit reads, or None: what is valid, here and everywhere. An empty string is none."""
+    """The molecule that RDKit reads, or None: what is valid, here and everywhere. An empty string is none, nor is one with white space,
+    behind which RDKit would look for a name."""
     with rdBase.BlockLogs():
-        mol = Chem.MolFromSmiles(smiles) if smiles else None
+        mol = Chem.MolFromSmiles(smiles) if smiles.split() == [smiles] else None
     return mol if mol is not None and mol.GetNumAtoms() and all(atom.GetAtomicNum() for atom in mol.GetAtoms()) else None
 
 

@@ -55,7 +55,7 @@ TOKENS, FRAGMENTS = 30, 40  # commonest ones that are told apart
 CARRIED = 30  # rows of nature that must have a fragment for it to be told apart
 MOST_COUNTED = 60  # of one kind in a molecule
 
-ONE, SHUFFLED = "one molecule repeated", "tokens of nature in random order"
+ONE, SHUFFLED, WRITTEN = "one molecule repeated", "tokens of nature in random order", "n-gram strings, valid ones"
 
 LAWS: Mapping[str, tuple[str, tuple[float, float]]] = {
     "logP": ("Octanol-water partition by Wildman & Crippen 1999.", (-5, 9)),
@@ -122,9 +122,9 @@ def judge(
 ) -> Evidence:
     """Held-out against drawn strings; neither side knows where the other came from.
 
-    Rivals: `n-gram strings` (ngram.py) for the laws of properties where enough of them are valid, else `one molecule repeated` (the one
-    of nature nearest to the mean of its properties), which also stands against tokens, repeats and coverage; `tokens of nature in random
-    order` for validity; `copied training` for memorisation.
+    Rivals: the valid ones among `n-gram strings` (ngram.py) for the laws of properties, from SERIOUS on, else `one molecule repeated`
+    (the one of nature nearest to the mean of its properties), which also stands against tokens, repeats and coverage; all n-gram strings
+    for precision; `tokens of nature in random order` for validity; `copied training` for memorisation.
     """
     if min(len(nature), len(drawn)) < 20:
         raise Refused(f"{len(nature)} molecules of nature and {len(drawn)} drawn; fewer than 20 on a side cannot be told apart: draw more")
@@ -194,6 +194,8 @@ def _sheets(
     typical = _typical(nature.table)
     sheets[ONE] = _Sheet(["".join(nature.words[typical])] * few, nature.table[np.full(few, typical)])
     sheets[NGRAM] = _Sheet(ngram[0][:few], ngram[1][:few])
+    written = np.flatnonzero(ngram[1].valid)[:few]
+    sheets[WRITTEN] = _Sheet([ngram[0][i] for i in written], ngram[1][written])
     mixed = ["".join(np.array(words, object)[rng.permutation(len(words))]) for words in nature.words]
     sheets[SHUFFLED] = _Sheet(mixed, measure(mixed, (IDENTITY,)))
     _add_features(sheets, rng)
@@ -297,13 +299,13 @@ def _statistics(
 ) -> tuple[list[Statistic[_Sheet]], list[str]]:
     """What can be judged of these rows, and what cannot."""
     chosen = [*_textual(sheets, tokens), *_joint()]
-    measured = {name: int(np.isfinite(sheets[name].table.numbers).all(axis=1).sum()) for name in ("nature", "drawn", NGRAM)}
+    measured = {name: int(np.isfinite(sheets[name].table.numbers).all(axis=1).sum()) for name in ("nature", "drawn", WRITTEN)}
     if min(measured["nature"], measured["drawn"]) < ENOUGH:
         return chosen, [
             f"Laws of properties are not judged: of the rows compared {measured['nature']} of nature and {measured['drawn']} drawn are "
             f"molecules; {ENOUGH} on each side are needed."
         ]
-    rival = NGRAM if min(measured[NGRAM], measured["nature"]) >= SERIOUS else ONE
+    rival = WRITTEN if min(measured[WRITTEN], measured["nature"]) >= SERIOUS else ONE
     told = [f"Rival of the laws of properties: {rival}."]
     if measured["drawn"] < len(sheets["drawn"]) / 2:
         told.append(
