@@ -10,8 +10,8 @@
     variational (Kingma & Welling, arXiv:1312.6114): min over E, G of R(x, G(z)) + KL(q(z|x) || N(0, I)), z drawn from q
 
 Both losses of the game stand at ln 2 where codes cannot be told from the prior. They also stand there where the discriminator learns
-nothing: that is a stall, and only what the losses did before (`lowest`) and the reconstruction beside them tell the two apart
-(`standing`).
+nothing, or too slowly to see what the encoder does: that is a stall. Only a test that does not learn (an energy distance, say) and the
+reconstruction beside the losses tell the two apart (`standing`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from simulacra.families.autoencoder import kl_to_standard_normal, reparametrised
 
 TURNS = ("discriminator", "encoder", "autoencoder")
 MEMORY = 0.9  # decay per turn of the running loss of the discriminator
-TOLD_APART = 0.05  # nats below ln 2: the discriminator has told codes from the prior
+TOLD_APART = 0.1  # nats below ln 2: the discriminator tells codes from the prior
+ALIKE = 0.25  # largest gap, of 0 for the prior itself and 1 for a law that is plainly another one, of codes that follow the prior
 
 Standing = Literal["converged", "stalled", "apart"]
 
@@ -50,17 +51,17 @@ def discriminator_loss(on_prior: Tensor, on_code: Tensor) -> Tensor:
     return (F.softplus(-on_prior) + F.softplus(on_code)) / 2
 
 
-def standing(discriminator: float, lowest: float, reconstruction: float, marginal: float) -> Standing:
-    """Where a game stands, from the discriminator's loss now and at its lowest, and the cross-entropy of reconstructed bits beside that of
-    their marginals.
+def standing(discriminator: float, gap: float, reconstruction: float, marginal: float) -> Standing:
+    """Where a game stands, from the discriminator's loss, the gap between the law of codes and the prior by a test that does not learn,
+    and the cross-entropy of reconstructed bits beside that of their marginals.
 
-    converged   the discriminator once told codes from the prior, no longer can, and codes carry more than the marginals do
-    stalled     it stands near ln 2 and never was below, or the codes say nothing: ln 2 is no success then
+    converged   the discriminator cannot tell codes from the prior, nor can the test, and codes carry more than the marginals do
+    stalled     it cannot tell them apart though the test can, or the codes say nothing: ln 2 is no success then
     apart       it tells them apart: codes do not follow the prior
     """
-    if discriminator < math.log(2) - 2 * TOLD_APART:
+    if discriminator < math.log(2) - TOLD_APART:
         return "apart"
-    return "stalled" if lowest > math.log(2) - TOLD_APART or reconstruction >= marginal else "converged"
+    return "stalled" if gap > ALIKE or reconstruction >= marginal else "converged"
 
 
 class Autoencoder(nn.Module):
@@ -102,12 +103,15 @@ class Coding(Protocol):
 class Adversarial:
     """The game. Networks that normalise over the batch do so while they learn and use running statistics when asked."""
 
-    def __init__(self, autoencoder: Autoencoder, discriminator: nn.Module, *, latent: int, lr: float, horizon: int | None = None) -> None:
-        """`horizon`: rounds after which the learning rate is zero."""
+    def __init__(
+        self, autoencoder: Autoencoder, discriminator: nn.Module, *, latent: int, lr: float, critic_lr: float | None = None,
+        horizon: int | None = None,
+    ) -> None:  # fmt: skip
+        """`critic_lr`: of the discriminator, where it is another; `horizon`: rounds after which the learning rates are zero."""
         self.latent = latent
         self.autoencoder = Descent(autoencoder, lr=lr, horizon=horizon)
         self.encoder = Descent(autoencoder.encoder, lr=lr, horizon=horizon)
-        self.discriminator = Descent(discriminator, lr=lr, horizon=horizon)
+        self.discriminator = Descent(discriminator, lr=critic_lr or lr, horizon=horizon)
         self.module = autoencoder
         device = next(autoencoder.parameters()).device
         self.running, self.lowest = (torch.full((), math.log(2), device=device) for _ in range(2))

@@ -19,7 +19,8 @@ published rival, a variational autoencoder with ReLU and 10 numbers, reconstruct
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -29,11 +30,11 @@ from torch import Tensor, nn
 from simulacra.descent import Descent, under
 from simulacra.families import adversarial_autoencoder as coding
 from simulacra.nets.dense import dense
-from simulacra.sciences.drugs import data, exchange, fingerprints, pictures, properties, statistics, wishing, wishing_verdict
+from simulacra.sciences.drugs import data, exchange, fingerprints, pictures, prior, properties, statistics, wishing, wishing_verdict
 from simulacra.sciences.drugs.data import WISHES, Compounds, as_bytes, texts
 from simulacra.sciences.drugs.fingerprints import KEYS, Profiles
 from simulacra.sciences.drugs.spelling import BLOCK, Speller, in_blocks, told
-from simulacra.sciences.drugs.tokens import Vocabulary
+from simulacra.sciences.drugs.tokens import MARKS, Vocabulary
 from simulacra.sciences.drugs.wishing import Range
 from simulacra.sciences.drugs.writer import StringRecipe
 from simulacra.study import Noise, Split, Study
@@ -58,9 +59,13 @@ class FingerprintRecipe(StringRecipe):
     critic_norm: bool = Field(False, description="Whether the discriminator normalises over the batch, as in the authors' code.")
     fingerprints: PositiveInt = Field(1024, description="Fingerprints per turn of the game.")
     rounds: PositiveInt = Field(1, description="Rounds of the game per step; each is a turn of discriminator, encoder and autoencoder.")
-    code_lr: float = Field(1e-3, gt=0, description="Learning rate of all players of the game.")
-    code_decay: bool = Field(True, description="Whether that rate falls to 0 on a half cosine over the steps.")
+    code_lr: float = Field(1e-3, gt=0, description="Learning rate of encoder and decoder.")
+    critic_lr: float = Field(1e-3, gt=0, description="Learning rate of the discriminator.")
+    code_decay: bool = Field(True, description="Whether both fall to 0 on a half cosine over the steps.")
     rival: bool = Field(True, description="Train the published rival beside (a vae; of a vae run: an aae), for the verdict.")
+    prior: str = Field(
+        "", description="Run of drugs.lstm, or drugs.lstm for the weights that ship: the string decoder begins as it; empty: from nothing."
+    )
     state_width: PositiveInt = Field(64, description="Hidden numbers of the network that makes the string decoder's first state.")
     recoded: float = Field(
         0.5, ge=0, le=1, description="Share of training strings that are told the fingerprint which the autoencoder makes of theirs."
@@ -260,7 +265,9 @@ def player(recipe: FingerprintRecipe, objective: Objective, latent: int, activat
     if objective == "vae":
         return coding.Variational(autoencoder, latent=latent, lr=recipe.code_lr, horizon=_horizon(recipe))
     critic = dense([latent, *CRITIC, 1], activation=nn.Tanh, norm=_norm if recipe.critic_norm else None).to(device)
-    return coding.Adversarial(autoencoder, critic, latent=latent, lr=recipe.code_lr, horizon=_horizon(recipe))
+    return coding.Adversarial(
+        autoencoder, critic, latent=latent, lr=recipe.code_lr, critic_lr=recipe.critic_lr, horizon=_horizon(recipe)
+    )
 
 
 def _norm(width: int) -> nn.Module:
@@ -271,16 +278,29 @@ def build(recipe: FingerprintRecipe, training: Compounds) -> FingerprintAutoenco
     """A learner with the vocabulary, the fingerprints and the properties of the training molecules."""
     strings = texts(training)
     profiles = Profiles(strings)
-    vocabulary = Vocabulary.of(strings, recipe.notation)
-    some = strings[:: max(len(strings) // 2000, 1)]
-    mean_length = sum(len(vocabulary.numbers(s)) + 1 for s in some) / len(some)
-    speller = Speller(recipe, vocabulary, mean_length, recipe.state_width)
-    return FingerprintAutoencoder(recipe, speller, Range.of(profiles.values), coding.marginal_logits(profiles.bits.float()), profiles)
+    held, marginal = Range.of(profiles.values), coding.marginal_logits(profiles.bits.float())
+    return FingerprintAutoencoder(recipe, speller_of(recipe, strings), held, marginal, profiles)
+
+
+def speller_of(recipe: FingerprintRecipe, strings: Sequence[str]) -> Speller:
+    """A string decoder with the vocabulary of the training strings, that begins as the recipe's prior where it names one."""
+    vocabulary = Vocabulary.of(strings, "smiles" if recipe.prior else recipe.notation)
+    known = prior.find(recipe.prior) if recipe.prior else None
+    if known is None:
+        some = strings[:: max(len(strings) // 2000, 1)]
+        return Speller(recipe, vocabulary, sum(len(vocabulary.numbers(s)) + 1 for s in some) / len(some), recipe.state_width)
+    writer = prior.writer_from(known, recipe, vocabulary.tokens[len(MARKS) :])
+    speller = Speller(writer.recipe, writer.vocabulary, known.mean_length, recipe.state_width)
+    speller.begin_as(writer.descent.average.state_dict())
+    return speller
 
 
 def restore(recipe: FingerprintRecipe, state: Mapping[str, Tensor]) -> FingerprintAutoencoder:
     """The learner that `to_ship` or `state_dict` describes, to draw with."""
     words, length = Vocabulary.from_state(state["speller.vocabulary"]), float(state["speller.mean_length"])
+    language = under(state, "speller.average.language") or under(state, "speller.weights.language")
+    recipe = recipe.model_copy(update={"layers": sum(name.startswith("lstm.weight_hh_l") and name[-1].isdigit() for name in language)})
+    recipe = recipe.model_copy(update={"hidden": language["out.weight"].shape[1], "embedding": language["embedding.weight"].shape[1]})
     speller = Speller(recipe, words, length, recipe.state_width)
     learner = FingerprintAutoencoder(recipe, speller, Range(*state["range"].float()), state["marginal"].float(), None)
     learner.speller.load_shipped(under(state, "speller"))
@@ -296,9 +316,13 @@ def _whole(value: Tensor) -> Tensor:
 
 def load(recipe: FingerprintRecipe) -> Split[Compounds]:
     """Your molecules, or molecules made by rule."""
-    return data.load(
+    known = prior.find(recipe.prior) if recipe.prior else None
+    split = data.load(
         recipe.data, seed=recipe.seed, simulated=recipe.simulated, longest=recipe.longest - 1, stereo=recipe.stereo, strict=recipe.strict
     )
+    if known is None:
+        return split
+    return replace(split, origin=f"{split.origin}; {known.sentence()}", files={**split.files, "prior": known.digest})
 
 
 def ask(recipe: FingerprintRecipe, n: int, conditions: Mapping[str, str]) -> Compounds:
@@ -309,7 +333,7 @@ def ask(recipe: FingerprintRecipe, n: int, conditions: Mapping[str, str]) -> Com
 paper = FingerprintRecipe(
     critic_norm=True, code_decay=False, hidden=128, layers=2, steps=10_000, batch=256, draws=10_000, lr=1e-3, threads=1,
 )  # fmt: skip
-laptop = FingerprintRecipe(layers=2, steps=9_000, batch=128, lr=3e-3, draws=10_000, threads=1)
+laptop = FingerprintRecipe(prior="drugs.lstm", critic_lr=4e-3, rounds=2, steps=3_000, batch=128, lr=1e-3, draws=10_000, threads=1)
 quick = FingerprintRecipe(
     hidden=128, layers=2, steps=600, batch=64, fingerprints=256, code_lr=2e-3, lr=5e-3, ema=0.98, warmup=20, draws=400, longest=80,
     simulated=2000, threads=1,
