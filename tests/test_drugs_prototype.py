@@ -25,9 +25,10 @@ def nature():
     return prototype.load(SMALL.model_copy(update={"simulated": 1500, "stereo": False}))
 
 
-def taught(recipe, samples):
+def taught(recipe, samples, known):
+    """A learner with the vocabulary of `known`, taught on `samples`."""
     torch.manual_seed(recipe.seed)
-    learner = prototype.build(recipe, samples)
+    learner = prototype.build(recipe, known)
     rows = batches_from(samples, recipe.batch, 0, 0)
     for step in range(recipe.steps):
         torch.manual_seed(step)
@@ -37,8 +38,8 @@ def taught(recipe, samples):
 
 @pytest.fixture(scope="module")
 def learner(nature):
-    """Few molecules, many times: so that within seconds it codes more than their class."""
-    return taught(SMALL.model_copy(update={"steps": 500, "stereo": False, "anneal": 50, "beta": 0.004, "lr": 6e-3}), nature.train[:256])
+    """Few molecules, many times: within seconds it has them by heart, so that the dial has something to lose."""
+    return taught(SMALL.model_copy(update={"steps": 700, "stereo": False, "anneal": 50, "beta": 0.01, "lr": 6e-3}), nature.train[:64], nature.train)
 
 
 def turned(learner, **changes):
@@ -214,13 +215,14 @@ def test_at_diversity_0_nothing_is_random(learner, nature):
 
 def test_similarity_falls_along_the_dial(learner, nature):
     known = nature.train[:40]
-    values = (0.0, 1.5, 4.0)
+    values = (0.0, 4.0, 8.0)
     like = asked(data.texts(known), each=3)
     drawn = {v: data.texts(turned(learner, diversity=v).draw(like, Noise(2, range(120)))) for v in values}
     found = dial.calibrated(data.texts(known), drawn, data.texts(learner.draw(data.empty(120), Noise(3, range(120)))), set())
-    mean = [s[v].mean() if v.any() else 0.0 for s, v in zip(found.similarity, found.valid, strict=True)]
-    assert mean[0] > mean[1] + 0.03 > mean[2] + 0.06, mean
-    assert found.same[0].mean() > found.same[2].mean()
+    mean = found.similarity.mean((1, 2))
+    assert mean[0] > mean[1] + 0.2 > mean[2] + 0.4, mean
+    assert found.same[0].mean() > 0.9
+    assert found.to_another.mean() < 0.2
 
 
 def test_a_calibration_tells_copies_from_strangers():
@@ -299,6 +301,17 @@ def test_shipped_weights_code_and_write_without_data(learner, nature):
     one, two = (data.texts(coder.decode(coder.encode(known))) for coder in (again, learner))
     assert np.mean([a == b for a, b in zip(one, two, strict=True)]) > 0.8
     assert again.vocabulary.tokens == learner.vocabulary.tokens
+
+
+def test_held_out_molecules_with_tokens_that_training_lacks_are_set_aside(tmp_path):
+    path = tmp_path / "mine.csv"
+    common = [f"{'C' * k}O{'C' * j}" for k in range(1, 8) for j in range(k, 9)]
+    rows = [f"{s},{'train' if i % 3 else 'test' if i % 2 else 'valid'}" for i, s in enumerate(common)]
+    path.write_text("\n".join(["smiles,split", *rows, "CC[Si](C)(C)C,test", "CCP,valid"]) + "\n")
+    split = prototype.load(SMALL.model_copy(update={"data": path}))
+    assert "CC[Si](C)(C)C" not in data.texts(split.held_out)
+    assert "CCP" not in data.texts(split.validation)
+    assert [line for line in split.rejected if "does not occur in the training molecules" in line and "Si" in line]
 
 
 def test_a_molecule_that_must_not_be_trained_on_is_not(tmp_path):

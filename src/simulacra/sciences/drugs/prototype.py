@@ -38,9 +38,11 @@ from simulacra.sciences.drugs.variation import Sizes, Spread, Variation, begin_a
 from simulacra.study import Noise, Refused, Split, Study
 from simulacra.training import device_of
 
+SHOWN = 2000  # molecules drawn for the figures of all systems
 ALPHABET = "#()+-/12345678=@BCFHINOPS[\\]clnors"  # the 34 characters of the paper, which are those of ZINC250k
 CODED = 64  # prototypes whose codes are computed together, always as many: a row must not depend on how many are drawn
-LEARNED_MOLECULES = (".smi", ".txt", ".smiles", ".csv", ".tsv", ".sdf")
+ROWS = 156 * CODED  # of one block of a draw: so many strings are held, however many are asked for
+MOLECULES = (".smi", ".txt", ".smiles", ".csv", ".tsv", ".sdf")
 
 
 class PrototypeRecipe(writer.StringRecipe):
@@ -182,7 +184,7 @@ class Varier:
 
     def at_once(self, like: Compounds) -> int:
         """Rows of a block. A row is drawn in the same way in a smaller one, so none has to be filled up."""
-        return max(min(len(like), writer.ROWS), 1)
+        return max(min(len(like), ROWS), 1)
 
     def draw(self, like: Compounds, noise: Noise) -> Compounds:
         """A variant of the prototype of each row of `like`, its prompt; where there is none, a string from the prior."""
@@ -225,7 +227,7 @@ class Varier:
     def ask(self, n: int, conditions: Mapping[str, str]) -> Compounds:
         """A template of n variants of the asked prototypes. Refused, in words, for one that this model cannot code."""
         found = ask(self.recipe, n, conditions)
-        for one in dict.fromkeys(prompts(found[: min(n, len(conditions.get("prototype", "")) + 1)] if n else found)):
+        for one in dict.fromkeys(prompts(found)):
             if one:
                 self.numbers(one)
         return found
@@ -258,12 +260,15 @@ class Varier:
 def build(recipe: PrototypeRecipe, training: Compounds) -> Varier:
     """A learner with the vocabulary of the training molecules; by characters, with the paper's alphabet at least."""
     strings = texts(training)
-    vocabulary = Vocabulary.of(strings, recipe.notation)
-    if recipe.notation == "characters":
-        vocabulary = Vocabulary(sorted({*ALPHABET, *vocabulary.tokens[3:]}), "characters")
+    vocabulary = _vocabulary(recipe, strings)
     some = strings[:: max(len(strings) // 2000, 1)]
     mean_length = sum(len(vocabulary.numbers(s)) + 1 for s in some) / len(some)
     return Varier(recipe, vocabulary, float(recipe.longest) if recipe.padded else mean_length)
+
+
+def _vocabulary(recipe: PrototypeRecipe, strings: Sequence[str]) -> Vocabulary:
+    found = Vocabulary.of(strings, recipe.notation)
+    return Vocabulary(sorted({*ALPHABET, *found.tokens[3:]}), "characters") if recipe.notation == "characters" else found
 
 
 def restore(recipe: PrototypeRecipe, state: Mapping[str, Tensor]) -> Varier:
@@ -291,9 +296,23 @@ def load(recipe: PrototypeRecipe) -> Split[Compounds]:
         kept, said, known = leaks.checked(texts(parts["train"]), recipe.without, alike=recipe.alike)
         parts["train"] = parts["train"][torch.from_numpy(kept)]
         origin, files = f"{origin}; {said}", files | known
+    vocabulary = _vocabulary(recipe, texts(parts["train"]))
+    parts |= {name: _known(parts[name], vocabulary, rejected) for name in ("validation", "held_out")}
     kind = Mixed if recipe.mixed else Compounds
     train, validation, held_out = (kind(part.text, part.text, part.wish) for part in parts.values())
     return Split(train, validation, held_out, origin, files, rejected)
+
+
+def _known(part: Compounds, vocabulary: Vocabulary, rejected: list[str]) -> Compounds:
+    """Molecules that are made of the vocabulary's tokens: none other can be coded."""
+    kept = []
+    for row, smiles in enumerate(texts(part)):
+        try:
+            vocabulary.numbers(smiles)
+            kept.append(row)
+        except UnknownToken as reason:
+            rejected.append(str(reason))
+    return part if len(kept) == len(part) else part[kept]
 
 
 def _short(part: Compounds, longest: int, rejected: list[str]) -> Compounds:
@@ -322,7 +341,7 @@ def ask(recipe: PrototypeRecipe, n: int, conditions: Mapping[str, str]) -> Compo
 def prototypes(text: str, *, stereo: bool = True) -> list[str]:
     """SMILES, canonical, of the molecules that are named: SMILES separated by commas, or the name of a file of molecules."""
     path = Path(text)
-    if reading.kind_of(path) in LEARNED_MOLECULES:
+    if reading.kind_of(path) in MOLECULES:
         words = [(f"{path.name}, {line.where}: ", line.smiles) for line in reading.lines(path)]
     else:
         words = [("", word.strip()) for word in text.split(",") if word.strip()]
@@ -343,8 +362,10 @@ def examine(learner: Varier, split: Split[Compounds], seed: int) -> tuple[list[F
 
 
 def figures(learner: Varier, split: Split[Compounds], seed: int) -> list[Figure]:
-    """The dial's calibration, and variants of some held-out prototypes at rising diversity."""
-    return dial.figures(calibration(learner, split, seed))
+    """The dial's calibration, variants of some held-out prototypes at rising diversity, and how draws lie among nature."""
+    nature = split.held_out[:: max(len(split.held_out) // SHOWN, 1)][:SHOWN]
+    drawn = learner.draw(nature, Noise(seed, range(len(nature))))
+    return [*dial.figures(calibration(learner, split, seed)), *pictures.figures(nature, drawn, seed)]
 
 
 def calibration(learner: Varier, split: Split[Compounds], seed: int) -> dial.Calibration:
@@ -372,7 +393,7 @@ paper = PrototypeRecipe(
     layers=1, beside=False, beta=5e-4, padded=True, mixed=True, lr=1e-3, warmup=0, stairs=5000, ema=0.0, batch=64, steps=260_000,
     precision="float32", draws=10_000, stereo=True,
 )  # fmt: skip
-laptop = PrototypeRecipe(hidden=256, layers=1, lr=3e-3, batch=64, steps=12_000, anneal=1_500, draws=10_000, threads=1)
+laptop = PrototypeRecipe(hidden=256, layers=1, lr=3e-3, batch=64, steps=12_000, anneal=1_000, draws=10_000, threads=1)
 
 study: Study[Any, Any] = Study(
     title="Molecules near a prototype from an autoencoder of SMILES",
@@ -400,6 +421,10 @@ study: Study[Any, Any] = Study(
     conditions={"prototype": "the molecule to be varied, as SMILES; several by comma, or a .smi, .csv or .sdf file, in turn"},
     formats=exchange.FORMATS,
     export=exchange.export,
+    line_formats=exchange.LINE_FORMATS,
+    header=exchange.header,
+    lines=exchange.lines,
+    tally=exchange.tally,
     summary=exchange.summary,
     citation="""@misc{harel2018prototype,
   title = {Accelerating Prototype-Based Drug Discovery using Conditional Diversity Networks},
