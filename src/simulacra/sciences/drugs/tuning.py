@@ -41,12 +41,21 @@ class Tuner:
         self.kept = copy.deepcopy(writer.descent.average).requires_grad_(False).eval()
         self.best = math.inf  # bits per validation molecule
         self.steps = 0
-        self.validation = self._encoded(validation[:VALIDATED])
+        self.validation = self._encoded(self._spelled_once(validation[:VALIDATED]))
         self.own = self._drawn_by_prior() if prior is not None and recipe.guard else None
         self.looking = bool(len(self.validation)) and recipe.keep
 
     def _encoded(self, smiles: Sequence[str]) -> Tensor:
         return self.writer.vocabulary.encoded(smiles).to(self.writer.device)
+
+    def _spelled_once(self, smiles: Sequence[str]) -> list[str]:
+        """Validation molecules in the ways of writing that training has, the same in every run: a state that is good at fragments must not
+        be passed over because it forgot canonical strings."""
+        if not self.recipe.fragments and not self.recipe.randomised:
+            return list(smiles)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return self.spelled(smiles)
 
     def _drawn_by_prior(self) -> Tensor:
         """Molecules of the prior as tokens: those that ended."""
