@@ -18,7 +18,7 @@ import torch
 
 from simulacra import drawing
 from simulacra.families import sequence
-from simulacra.sciences.drugs import data, properties
+from simulacra.sciences.drugs import chemnet, data, properties
 
 LONGEST = 100
 
@@ -83,8 +83,9 @@ def speeds(writer, n):
     moses_loop(model, 1)
     reinvent_loop(model, 1)
     found = {name: rate(work) for name, work in lines.items()}
+    slowest = found["MOSES's loop"]
     for name, value in found.items():
-        print(f"{name:20} {value:8.0f} molecules per CPU second   {value / found[chr(77) + 'OSES' + chr(39) + 's loop']:6.1f} x MOSES's")
+        print(f"{name:20} {value:8.0f} molecules per CPU second   {value / slowest:6.1f} x MOSES's")
 
 
 def quality(writer, n, held_out):
@@ -100,11 +101,9 @@ def quality(writer, n, held_out):
         bits = writer.score(held_out)
         bits = bits[bits.isfinite()]
         print(f"bits per held-out molecule, {name}: {bits.mean():.3f} ({len(bits)} molecules)")
-    from simulacra.sciences.drugs import metrics
-
-    one = drawn["float32"]
+    seen = {name: chemnet.activations([s for s in strings if properties.molecule(s) is not None]) for name, strings in drawn.items()}
     for name in ("float32, other seed", "bfloat16"):
-        print(f"FCD, float32 to {name}, {n} each: {metrics.frechet(one, drawn[name]):.3f}")
+        print(f"FCD, float32 to {name}, valid ones of {n} each: {chemnet.fcd(seen['float32'], seen[name]):.3f}")
 
 
 def wall(source, n):
