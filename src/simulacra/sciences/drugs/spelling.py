@@ -22,7 +22,7 @@ from simulacra.nets.language import LanguageModel, State
 from simulacra.sciences.drugs.data import WISHES
 from simulacra.sciences.drugs.fingerprints import KEYS
 from simulacra.sciences.drugs.tokens import PAD, Vocabulary
-from simulacra.sciences.drugs.writer import StringRecipe, precision_of
+from simulacra.sciences.drugs.writer import StringRecipe, precision_of, randomised
 from simulacra.training import device_of
 
 TOLD = KEYS + 2 * len(WISHES)  # numbers that the first state is made from
@@ -83,7 +83,7 @@ class Speller:
         model = Spelling(recipe, len(vocabulary), width).to(self.device)
         self.descent = Descent(
             model, lr=recipe.lr, betas=(0.9, 0.99), clip=1.0, ema=recipe.ema, warmup=min(recipe.warmup, recipe.steps // 10),
-            horizon=recipe.steps,
+            horizon=recipe.steps, restart=recipe.restart if recipe.restart < recipe.steps else 0,
         )  # fmt: skip
 
     def begin_as(self, language: Mapping[str, Tensor]) -> None:
@@ -95,7 +95,10 @@ class Speller:
             model.language.load_state_dict({**language, **wider})
 
     def step(self, smiles: Sequence[str], about: Tensor) -> dict[str, Tensor]:
-        """One gradient on strings under what is told of each."""
+        """One gradient on strings under what is told of each; a share of them, where the recipe asks for it, begun at a random atom."""
+        if self.recipe.randomised:
+            seeds, turned = torch.randint(2**31 - 1, (len(smiles),)).tolist(), (torch.rand(len(smiles)) < self.recipe.randomised).tolist()
+            smiles = [randomised(one, seed) if turn else one for one, seed, turn in zip(smiles, seeds, turned, strict=True)]
         tokens = self.vocabulary.encoded(smiles).to(self.device)
         # Divided by the tokens of a usual batch, not of this one: the few strings of a rare length must not weigh like many.
         loss = self.log_loss(tokens, about, self.descent.module).sum() / (self.recipe.batch * self.mean_length)
