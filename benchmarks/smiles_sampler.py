@@ -3,7 +3,8 @@
     python benchmarks/smiles_sampler.py RUN              # or drugs.lstm: the weights that ship; about three minutes of one core
     python benchmarks/smiles_sampler.py RUN --wall       # drawn and validated in as many processes as there are cores, wall clock
 
-    MOSES     64 strings at a time, always 100 steps, one call per row to draw its token (as molecularsets/moses, char_rnn, does)
+    MOSES     64 strings at a time, always 100 steps, packed and unpacked at each, one call per row to draw its
+              token (as molecularsets/moses, char_rnn, does)
     REINVENT  128 strings at a time until the longest ends, one call for all rows (as MolecularAI/REINVENT4 does)
     ours      families/sequence.py, in float32 and bfloat16
 
@@ -15,6 +16,7 @@ import argparse
 import time
 
 import torch
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from simulacra import drawing
 from simulacra.families import sequence
@@ -26,12 +28,13 @@ LONGEST = 100
 @torch.no_grad()
 def moses_loop(model, n, batch=64):
     """Strings of n molecules, LONGEST steps for each batch whatever is drawn."""
-    found = []
+    found, lengths = [], torch.ones(batch, dtype=torch.long)
     while len(found) < n:
         token, state, rows, ended = torch.full((batch, 1), sequence.START), None, [[] for _ in range(batch)], [False] * batch
         for _ in range(LONGEST):
-            hidden, state = model.lstm(model.embedding(token), state)
-            law = [torch.softmax(row, dim=-1) for row in model.out(hidden)]
+            packed = pack_padded_sequence(model.embedding(token), lengths, batch_first=True)
+            packed, state = model.lstm(packed, state)
+            law = [torch.softmax(row, dim=-1) for row in model.out(pad_packed_sequence(packed, batch_first=True)[0])]
             drawn = [torch.multinomial(p, 1) for p in law]
             for j, top in enumerate(drawn):
                 if not ended[j]:

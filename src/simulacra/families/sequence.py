@@ -199,6 +199,6 @@ class _Cell:
             opened = gates[:, : 3 * h].sigmoid_()
             candidate = gates[:, 3 * h :].tanh_()
             memory.mul_(opened[:, h : 2 * h]).addcmul_(opened[:, :h].float(), candidate.float())
-            below = opened[:, 2 * h :].mul_(memory.tanh().to(self.dtype))
+            below = opened[:, 2 * h :].mul_(memory.to(self.dtype).tanh())
             row[:, -h:] = below
         return torch.addmm(self.out_bias, below, self.out)
