@@ -141,7 +141,7 @@ def divided(found: reading.Reading, origin: str, files: Mapping[str, str], longe
     length = tokens.counted(samples.text.numpy())
     long = length > longest
     rejected = [*found.rejected]
-    for i in np.flatnonzero(long):
+    for i in np.flatnonzero(long).tolist():
         rejected.append(f"{tokens.shortened(found.smiles[i])}: {length[i]} tokens; the recipe reads at most {longest}")
     parts = labelled(found.labels) if any(found.labels) else by_hash(found.smiles)
     parts = {name: rows[~long[rows]] for name, rows in parts.items()}

@@ -38,7 +38,7 @@ import pooch
 import rdkit
 from numpy.typing import NDArray
 from rdkit import Chem, rdBase
-from rdkit.Chem import QED, AllChem, GraphDescriptors, rdFingerprintGenerator, rdMolDescriptors
+from rdkit.Chem import QED, GraphDescriptors, rdFingerprintGenerator, rdMolDescriptors, rdmolops
 from rdkit.Chem.FilterCatalog import FilterCatalog, FilterCatalogParams
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
@@ -86,7 +86,8 @@ COLUMNS = (
 ALLOWED = frozenset({1, 6, 7, 8, 9, 16, 17, 35})  # elements that MOSES lets pass
 
 SINGLY = 400  # strings below which starting processes costs more than it saves
-REVISION = 1  # of what is measured: what is remembered of another one is not used
+FORGOTTEN = 50  # strings that are not worth a file
+REVISION = 2  # of what is measured: what is remembered of another one is not used
 WORKER = (sys.executable, "-P", "-m", "simulacra.sciences.drugs.measuring")  # -P: what lies in the working folder is no library
 
 
@@ -129,7 +130,7 @@ def measure(strings: Sequence[str], parts: Sequence[str] = PARTS, *, remember: b
     """The table of `parts` (IDENTITY always) of strings, each parsed once; many are shared out to one process per core. With
     `remember`, kept between runs."""
     parts = tuple(part for part in PARTS if part == IDENTITY or part in parts)
-    place = _place(strings, parts) if remember and len(strings) > SINGLY else None
+    place = _place(strings, parts) if remember and len(strings) > FORGOTTEN else None
     if place and place.is_file():
         with contextlib.suppress(OSError, ValueError, KeyError, zlib.error, EOFError):
             return _unpacked(place.read_bytes())
@@ -221,7 +222,8 @@ def passes_filters(mol: Any) -> bool:
 def scaffold_of(mol: Any) -> tuple[str, int, int]:
     """Canonical SMILES of the Murcko scaffold, its heavy atoms and its rings; "", 0, 0 without a ring."""
     try:
-        found = MurckoScaffold.GetScaffoldForMol(mol)
+        frame: Any = MurckoScaffold.GetScaffoldForMol
+        found = frame(mol)
         return str(Chem.MolToSmiles(found)), found.GetNumHeavyAtoms(), rdMolDescriptors.CalcNumRings(found)
     except (ValueError, RuntimeError):
         return "", 0, 0
@@ -230,7 +232,7 @@ def scaffold_of(mol: Any) -> tuple[str, int, int]:
 def fragments_of(mol: Any) -> str:
     """SMILES of what is left when all bonds of BRICS are cut, joined by "."."""
     try:
-        return str(Chem.MolToSmiles(AllChem.FragmentOnBRICSBonds(mol)))
+        return str(Chem.MolToSmiles(rdmolops.FragmentOnBRICSBonds(mol)))
     except (ValueError, RuntimeError):
         return ""
 
@@ -294,13 +296,16 @@ def _shared_out(strings: Sequence[str], parts: Sequence[str], cores: int) -> Tab
 
 
 def _packed(table: Table) -> bytes:
-    """A table as the bytes of an npz; strings as lines."""
+    """A table as the bytes of an npz: strings as lines, and of what was not measured only the width."""
     content = io.BytesIO()
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(table):
         value = getattr(table, field.name)
-        text = value.dtype.kind == "O"
-        fields[field.name] = np.frombuffer("".join(f"{s}\n" for s in value.tolist()).encode(), np.uint8) if text else value
+        if value.dtype.kind == "O":
+            value = np.frombuffer("".join(f"{s}\n" for s in value.tolist()).encode(), np.uint8)
+        elif value.dtype == np.float64 and np.isnan(value).all():
+            value = value[:0]
+        fields[field.name] = value
     np.savez(content, **fields)
     return content.getvalue()
 
@@ -310,6 +315,9 @@ def _unpacked(content: bytes) -> Table:
         values = {field.name: found[field.name] for field in dataclasses.fields(Table)}
     for name in ("canonical", "flat", "scaffold", "fragments"):
         values[name] = _strings(values[name].tobytes().decode().split("\n")[:-1])
+    for name in ("numbers", "passes", "alerts"):
+        if not len(values[name]):
+            values[name] = np.full((len(values["valid"]), *values[name].shape[1:]), np.nan)
     return Table(**values)
 
 

@@ -152,7 +152,8 @@ def _structure(string: str, width: int, height: int) -> str:
         text = "".join(f'<tspan x="12" dy="17">{_escaped(line)}</tspan>' for line in lines)
         return f'<text y="24" font-size="13" fill="{RED}">{text}</text>'
     canvas = rdMolDraw2D.MolDraw2DSVG(width, height)
-    canvas.drawOptions().clearBackground = False
+    options: Any = canvas.drawOptions()
+    options.clearBackground = False
     _draw(canvas, mol)
     inside = re.search(r"<svg[^>]*>(.*)</svg>", canvas.GetDrawingText(), re.DOTALL)
     return inside[1] if inside else ""

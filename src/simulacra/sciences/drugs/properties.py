@@ -24,6 +24,10 @@ from rdkit.Chem import QED, Crippen, Descriptors, rdMolDescriptors
 Array = NDArray[np.float64]
 
 
+_logp: Any = Crippen.MolLogP  # type: ignore[attr-defined]
+_weight: Any = Descriptors.MolWt  # type: ignore[attr-defined]
+
+
 @cache
 def _sa() -> Any:
     from rdkit.Contrib.SA_Score import sascorer
@@ -40,7 +44,7 @@ def solubility(mol: Any) -> float:
     """ESOL, log10 of mol/L."""
     heavy = mol.GetNumHeavyAtoms()
     aromatic = sum(atom.GetIsAromatic() for atom in mol.GetAtoms()) / heavy if heavy else 0.0
-    return esol(Crippen.MolLogP(mol), Descriptors.MolWt(mol), rdMolDescriptors.CalcNumRotatableBonds(mol), aromatic)
+    return esol(_logp(mol), _weight(mol), rdMolDescriptors.CalcNumRotatableBonds(mol), aromatic)
 
 
 def esol(logp: float, weight: float, rotatable: float, aromatic: float) -> float:
@@ -49,10 +53,10 @@ def esol(logp: float, weight: float, rotatable: float, aromatic: float) -> float
 
 
 MEASURES: Mapping[str, Callable[[Any], float]] = {
-    "logP": Crippen.MolLogP,
+    "logP": _logp,
     "QED": QED.qed,
     "SA": sa_score,
-    "weight": Descriptors.MolWt,
+    "weight": _weight,
     "TPSA": rdMolDescriptors.CalcTPSA,
     "solubility": solubility,
     "donors": rdMolDescriptors.CalcNumHBD,

@@ -322,7 +322,7 @@ def _textual(sheets: Mapping[str, _Sheet], tokens: Sequence[str]) -> list[Statis
     return [
         average(
             "validity", "share of rows", "Share of rows that are no molecule. Distance: difference of the shares.",
-            lambda sheet: 1.0 - sheet.table.valid[:, None], np.zeros(1), "no molecule", rival=SHUFFLED, bars=True,
+            lambda sheet: np.where(sheet.table.valid, 0.0, 1.0)[:, None], np.zeros(1), "no molecule", rival=SHUFFLED, bars=True,
         ),
         distribution(
             "length", "tokens", "Tokens of a string. Distance: Wasserstein-1.", lambda sheet: sheet["length"],

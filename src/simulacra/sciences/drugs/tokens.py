@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -154,7 +154,7 @@ def _from_selfies(text: str) -> str:
     return str(_selfies().decoder(text))
 
 
-def _selfies():  # type: ignore[no-untyped-def]
+def _selfies() -> Any:
     try:
         import selfies
     except ImportError as error:
