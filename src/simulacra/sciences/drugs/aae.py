@@ -334,7 +334,7 @@ paper = FingerprintRecipe(
     critic_norm=True, code_decay=False, hidden=128, layers=2, steps=10_000, batch=256, draws=10_000, lr=1e-3, threads=1,
 )  # fmt: skip
 laptop = FingerprintRecipe(
-    prior="drugs.lstm", critic_lr=4e-3, rounds=2, steps=3_000, batch=128, lr=1e-3, ema=0.99, draws=10_000, threads=1,
+    prior="drugs.lstm", critic_lr=4e-3, steps=5_000, batch=128, lr=2e-3, ema=0.99, state_width=128, draws=10_000, threads=1,
 )  # fmt: skip
 quick = FingerprintRecipe(
     hidden=128, layers=2, steps=600, batch=64, fingerprints=256, code_lr=2e-3, lr=5e-3, ema=0.98, warmup=20, draws=400, longest=80,
