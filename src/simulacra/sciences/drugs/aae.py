@@ -345,7 +345,12 @@ study: Study[Any, Any] = Study(
     title="Molecules with wished properties from an adversarial autoencoder of fingerprints",
     source="Kadurin, Nikolenko, Khrabrov, Aliper, Zhavoronkov 2017, doi:10.1021/acs.molpharmaceut.7b00346",
     recipes={"quick": quick, "laptop": laptop, "paper": paper},
-    expect={"quick": "", "laptop": "", "paper": ""},
+    expect={
+        "quick": "about a minute of processor time on one core, half of it training",
+        "laptop": "about 0.28 s of processor time a step on one busy core, so 25 minutes (from a trial of 1,200 steps), and the verdict; "
+        "fingerprints of 220,000 molecules once before, 8 minutes",
+        "paper": "0.05 s of processor time a round of the game, strings not counted (from 400 rounds; not run to its end)",
+    },
     load=load,
     build=build,
     judge=statistics.judge,
