@@ -116,14 +116,6 @@ def test_only_scaffolds_of_two_rings_or_more_count():
     assert found == {"c1ccc(-c2ccccc2)cc1": 1, "c1ccc(Cc2ccccc2)cc1": 1}
 
 
-@pytest.mark.parametrize(
-    "smiles", ["C1CC1", "c1ccc2ccccc2c1", "C12C3C4C1C5C2C3C45", "C%10CC%10C1CC1", "C%(100)CC%(100)", "[13CH2]1[15NH]C1", "CCO", ""]
-)
-def test_independent_rings_are_counted_from_the_string(smiles):
-    mol = Chem.MolFromSmiles(smiles)
-    assert metrics._rings(smiles) == mol.GetNumBonds() - mol.GetNumAtoms() + bool(smiles)
-
-
 def test_kl_of_equal_sets_is_zero_and_their_score_one():
     drawn = table(*simulated(60, seed=1))
     assert metrics.kl_score(drawn, drawn) == pytest.approx(1)
@@ -162,6 +154,14 @@ def test_frechet_of_uncorrelated_gaussians_has_its_closed_form():
     mean, other = np.zeros(3), np.array([1.0, 2.0, 0.0])
     found = chemnet.frechet((mean, np.diag([1.0, 4.0, 0.0])), (other, np.diag([4.0, 9.0, 1.0])))
     assert found == pytest.approx(5 + (1 - 2) ** 2 + (2 - 3) ** 2 + (0 - 1) ** 2)
+
+
+def test_the_error_of_frechet_is_that_of_drawing_again():
+    rng = np.random.default_rng(0)
+    target = np.zeros(6), np.eye(6)
+    again = np.array([chemnet.jackknifed(0.3 + rng.normal(size=(500, 6)), target, 10) for _ in range(60)])
+    assert again[0, 0] == pytest.approx(chemnet.frechet(chemnet.moments(0.3 + np.random.default_rng(0).normal(size=(500, 6))), target))
+    assert again[:, 1].mean() == pytest.approx(again[:, 0].std(), rel=0.3)
 
 
 def test_the_bias_of_frechet_is_told_by_halves():

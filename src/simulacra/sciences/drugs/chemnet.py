@@ -121,6 +121,22 @@ def fcd(one: NDArray[Any], other: NDArray[Any]) -> float:
     return frechet(moments(one), moments(other))
 
 
+def jackknifed(values: NDArray[Any], target: tuple[Array, Array], groups: int) -> tuple[float, float]:
+    """Fréchet distance of activations (n, WIDTH) to a set with these moments, and its standard error from leaving out each of so many
+    groups of rows in turn."""
+    values = np.asarray(values, np.float64)
+    parts = [values[start::groups] for start in range(groups)]
+    sums, squares = [p.sum(axis=0) for p in parts], [p.T @ p for p in parts]
+    whole, square = np.sum(sums, axis=0), np.sum(squares, axis=0)
+
+    def of(n: int, total: Array, second: Array) -> tuple[Array, Array]:
+        return total / n, (second - np.outer(total, total) / n) / (n - 1)
+
+    left = zip(parts, sums, squares, strict=True)
+    found = np.array([frechet(of(len(values) - len(p), whole - s, square - q), target) for p, s, q in left])
+    return frechet(of(len(values), whole, square), target), float(np.sqrt((groups - 1) * found.var()))
+
+
 def expected(m: int, n: int, halves: float, of: int) -> float:
     """FCD between m and n molecules of one law, when two halves of `of` molecules lie `halves` apart: the bias goes as 1/m + 1/n."""
     return halves * (1 / m + 1 / n) / (4 / of)

@@ -80,14 +80,14 @@ GROUPS = {
 COUNTS = ("donors", "acceptors", "rotatable", "rings", "aromatic rings", "aliphatic rings", "heavy atoms", "stereocentres", "charged atoms")
 LAWS = ("logP", "QED", "SA", "weight", "TPSA", "solubility")
 COLUMNS = (
-    *LAWS, "complexity", *COUNTS, "scaffold atoms", *(f"element {e}" for e in (*ELEMENTS, "other")), *(f"ring {r}" for r in RINGS),
-    *(f"group {g}" for g in GROUPS),
+    *LAWS, "complexity", *COUNTS, "scaffold atoms", "scaffold rings", *(f"element {e}" for e in (*ELEMENTS, "other")),
+    *(f"ring {r}" for r in RINGS), *(f"group {g}" for g in GROUPS),
 )  # fmt: skip
 ALLOWED = frozenset({1, 6, 7, 8, 9, 16, 17, 35})  # elements that MOSES lets pass
 
 SINGLY = 400  # strings below which starting processes costs more than it saves
 FORGOTTEN = 50  # strings that are not worth a file
-REVISION = 2  # of what is measured: what is remembered of another one is not used
+REVISION = 3  # of what is measured: what is remembered of another one is not used
 WORKER = (sys.executable, "-P", "-m", "simulacra.sciences.drugs.measuring")  # -P: what lies in the working folder is no library
 
 
@@ -252,7 +252,7 @@ def _described(mol: Any) -> tuple[str, str, list[float]]:
     atoms = list(mol.GetAtoms())
     symbols = [atom.GetSymbol() for atom in atoms if atom.GetAtomicNum() > 1]
     rings = [len(ring) for ring in mol.GetRingInfo().AtomRings()]
-    scaffold, scaffold_atoms, _ = scaffold_of(mol)
+    scaffold, scaffold_atoms, scaffold_rings = scaffold_of(mol)
     bertz: Any = GraphDescriptors.BertzCT  # Bertz 1981, J. Am. Chem. Soc. 103:3599
     counts = [
         rdMolDescriptors.CalcNumHBD(mol), rdMolDescriptors.CalcNumHBA(mol), rdMolDescriptors.CalcNumRotatableBonds(mol), len(rings),
@@ -262,7 +262,7 @@ def _described(mol: Any) -> tuple[str, str, list[float]]:
     elements = [symbols.count(e) for e in ELEMENTS]
     sizes = [rings.count(int(r)) for r in RINGS[:-1]]
     groups = [len({match[0] for match in mol.GetSubstructMatches(pattern)}) for pattern in _patterns()]
-    more = [bertz(mol), *counts, scaffold_atoms]
+    more = [bertz(mol), *counts, scaffold_atoms, scaffold_rings]
     numbers = [*_laws(mol), *more, *elements, len(symbols) - sum(elements), *sizes, len(rings) - sum(sizes), *groups]
     return scaffold, fragments_of(mol), [float(v) for v in numbers]
 

@@ -84,9 +84,13 @@ def unpacked(bits: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def tanimoto(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
     """Similarities (n, m) of fingerprints: common bits over bits that either has; 1 where neither has any."""
-    both = one @ other.T
-    either = one.sum(1)[:, None] + other.sum(1)[None, :] - both
-    return np.asarray(np.where(either > 0, both / np.maximum(either, 1), 1), np.float32)
+    alike: NDArray[np.float32] = one @ other.T
+    mine, theirs = one.sum(1), other.sum(1)
+    either = np.add.outer(mine, theirs)
+    either -= alike
+    alike /= np.maximum(either, 1, out=either)
+    alike[np.ix_(mine == 0, theirs == 0)] = 1
+    return alike
 
 
 def nearest(bits: NDArray[np.uint8], reference: NDArray[np.uint8]) -> Array:
@@ -142,28 +146,7 @@ def fragments(table: Table) -> Counter[str]:
 
 def scaffolds(table: Table) -> Counter[str]:
     """How often each Murcko scaffold of two rings or more occurs."""
-    rings = np.array([_rings(scaffold) for scaffold in table.scaffold.tolist()])
-    return Counter(table.scaffold[rings >= 2].tolist())
-
-
-def _rings(scaffold: str) -> int:
-    """Independent rings of a SMILES in one part: half the number of its ring marks. Digits in brackets are no marks."""
-    if not scaffold:
-        return 0
-    marks, inside, skip = 0, False, 0
-    for i, character in enumerate(scaffold):
-        if skip:
-            skip -= 1
-        elif character == "[":
-            inside = True
-        elif character == "]":
-            inside = False
-        elif not inside and character == "%":
-            marks += 1
-            skip = scaffold.index(")", i) - i if scaffold[i + 1] == "(" else 2
-        elif not inside and character.isdigit():
-            marks += 1
-    return marks // 2
+    return Counter(table.scaffold[table.column("scaffold rings") >= 2].tolist())
 
 
 def kl_continuous(reference: Array, drawn: Array) -> float:
@@ -204,7 +187,7 @@ def distribution_scores(drawn: Table, reference: Table) -> dict[str, Score]:
     found: dict[str, Score] = {}
     if drawn.activations.shape[1] and reference.activations.shape[1]:
         target = chemnet.moments(reference.activations)
-        found["FCD"] = jackknifed(drawn, lambda part: chemnet.frechet(chemnet.moments(part.activations), target))
+        found["FCD"] = Score(*chemnet.jackknifed(drawn.activations, target, GROUPS))
     alike = nearest(drawn.bits, reference.bits)
     found["SNN"] = Score(float(alike.mean()), float(alike.std() / np.sqrt(len(alike))))
     for name, count in (("Frag", fragments), ("Scaf", scaffolds)):
