@@ -1,7 +1,7 @@
 """Does varying an older drug lead to a newer one? A network's variants against what costs nothing, on pairs by year of approval.
 
     python benchmarks/prototype_to_drug.py --run drugs.prototype --prior drugs.lstm [--data FOLDER] [--n 1000] [--pairs 0]
-        [--diversity 1.5] [--seed 0] [--out FOLDER]
+        [--diversity 1.5] [--seed 0] [--minutes M] [--out FOLDER]
 
 FOLDER (default: SIMULACRA_DATA) holds molecules/ with zinc250k.csv.gz, approved_prototype_pairs.csv.gz, approved_drugs_year.csv.gz and
 fda_drugs_cdn.csv.gz. --run and --prior name a run folder, or a study whose weights ship. What is compared, at n designs per prototype:
@@ -14,8 +14,9 @@ fda_drugs_cdn.csv.gz. --run and --prior name a run folder, or a study whose weig
     random               as many random training molecules
 
 The prior is trained on all of ZINC, drugs included; network, neighbours and random molecules know only what its leak check left.
-First the leak check itself is reported. Designs of each prototype are kept in --out (prototype_to_drug.jsonl) as they are made, so that a
-run that was stopped goes on where it was. One line per method goes to standard output, as a table.
+First the leak check itself is reported. Outcomes of each prototype are kept in --out (prototype_to_drug.jsonl) as they are found, so that
+a run that was stopped goes on where it was. Prototypes come in random order; after --minutes those that are done are reported. One line
+per method goes to standard output, as a table.
 """
 
 import argparse
@@ -81,8 +82,12 @@ class Makers:
         moved = Noise(self.seed + 1000 * number, rows).normal(self.learner.latent)
         drawn = self.learner.written(self.learner.codes([smiles] * self.n, moved), rows, self.seed)
         strings = self.learner.vocabulary.decoded(drawn.tokens)
-        found = measuring.measured_here(strings, (IDENTITY,))
-        return designed(found, drawn.log_loss.numpy()), float(found.valid.mean())
+        surprise = {}
+        for one, loss in zip(strings, drawn.log_loss.tolist(), strict=True):
+            surprise[one] = min(loss, surprise.get(one, loss))
+        found = measuring.measured_here(list(surprise), (IDENTITY,))  # each string once: many come again
+        valid = {one for one, good in zip(surprise, found.valid, strict=True) if good}
+        return designed(found, list(surprise.values())), float(np.mean([one in valid for one in strings]))
 
     def drawn_from_prior(self, smiles, number):
         rows = np.random.default_rng([self.seed, 0xD, number]).choice(len(self.pool), self.n, replace=False)
@@ -121,6 +126,7 @@ def main():
     parser.add_argument("--pairs", type=int, default=0, help="pairs, chosen at random; 0: all that can be used")
     parser.add_argument("--diversity", type=float, default=1.5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="after which those that are done are reported")
     parser.add_argument("--out", type=Path, default=Path("runs/prototype_to_drug"))
     args = parser.parse_args()
     if args.data is None:
@@ -154,7 +160,10 @@ def main():
         OURS: makers.network, "prior": makers.drawn_from_prior, "mutations": makers.mutated, "neighbours": makers.neighbours,
         "random": makers.random,
     }  # fmt: skip
-    outcomes, valid = compared(able, ways, args, shuffle=approvals.shuffled(able))
+    outcomes, valid, done = compared(able, ways, args)
+    if len(done) < len(able):
+        print(f"{len(done)} of {len(able)} pairs, whose prototypes were done when time was over")
+    able = [able[i] for i in done]
     print(f"valid: {', '.join(f'{name} {np.mean(v):.3f}' for name, v in valid.items() if name in (OURS, 'prior'))}")
     for line in approvals.summary(able, outcomes, OURS, seed=args.seed):
         print(line)
@@ -164,19 +173,24 @@ def main():
                 print(f"hit, {name}, rank {one.rank} of {one.size}: {pair.sentence()}")
 
 
-def compared(pairs, ways, args, shuffle):
-    """Outcomes of every way, pair by pair, and the shares of valid strings; prototypes that the file of an earlier run holds are read."""
+def compared(pairs, ways, args):
+    """Outcomes of every way, pair by pair, the shares of valid strings, and which pairs are done; prototypes that the file of an earlier
+    run holds are read."""
     args.out.mkdir(parents=True, exist_ok=True)
     key = [args.run, args.prior, args.n, args.diversity, args.seed, args.pairs]
     path = args.out / "prototype_to_drug.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     done = {line["prototype"]: line for line in lines if line["key"] == key}
-    prototypes = list(dict.fromkeys(p.prototype_flat for p in pairs))
+    named = sorted({p.prototype_flat for p in pairs})
+    prototypes = [named[i] for i in np.random.default_rng([args.seed, 0x0D]).permutation(len(named))]
+    shuffle = approvals.shuffled(pairs, prototypes)
     began = time.monotonic()
     with open(path, "a") as file:
         for number, flat in enumerate(prototypes):
             if flat in done:
                 continue
+            if time.monotonic() - began > 60 * args.minutes:
+                break
             own = [i for i, p in enumerate(pairs) if p.prototype_flat == flat]
             others = [i for i, j in enumerate(shuffle) if pairs[j].prototype_flat == flat]
             line = {"key": key, "prototype": flat, "outcomes": {}, "valid": {}}
@@ -191,13 +205,16 @@ def compared(pairs, ways, args, shuffle):
             if number % 20 == 19:
                 spent = time.monotonic() - began
                 print(f"{number + 1}/{len(prototypes)} prototypes, {spent:.0f} s", file=sys.stderr)
+    prototypes = [flat for flat in prototypes if flat in done]
     names = [OURS, "shuffled prototypes", *(name for name in ways if name != OURS)]
     table = {name: {} for name in names}
     for flat in prototypes:
         for name in names:
             table[name].update({int(i): approvals.Outcome(**one) for i, one in done[flat]["outcomes"][name].items()})
     valid = {name: [done[flat]["valid"][name] for flat in prototypes] for name in ways}
-    return {name: [table[name][i] for i in range(len(pairs))] for name in names}, valid
+    # A pair is done where its own designs and those that it is given in place of them are.
+    complete = [i for i in range(len(pairs)) if all(i in table[name] for name in names)]
+    return {name: [table[name][i] for i in complete] for name in names}, valid, complete
 
 
 if __name__ == "__main__":

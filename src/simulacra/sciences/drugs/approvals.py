@@ -134,14 +134,15 @@ def hit(outcomes: Sequence[Outcome], k: int | None = None) -> Array:
     return np.array([float(o.rank is not None and (k is None or o.rank <= k)) for o in outcomes])
 
 
-def shuffled(found: Sequence[Pair]) -> list[int]:
-    """For each pair the index of a pair with another prototype, whose designs it is given: the prototypes in a circle, half-way round."""
-    names = sorted({p.prototype_flat for p in found})
+def shuffled(found: Sequence[Pair], order: Sequence[str] = ()) -> list[int]:
+    """For each pair the index of a pair with another prototype, whose designs it is given: that of the prototype before its own, in a
+    circle (in `order`, flat names; by alphabet without)."""
+    names = list(order) or sorted({p.prototype_flat for p in found})
     if len(names) < 2:
         raise Refused("prototypes can only be shuffled where there are two or more")
     place = {name: i for i, name in enumerate(names)}
     first = {p.prototype_flat: i for i, p in reversed(list(enumerate(found)))}
-    return [first[names[(place[p.prototype_flat] + len(names) // 2) % len(names)]] for p in found]
+    return [first[names[place[p.prototype_flat] - 1]] for p in found]
 
 
 # ----------------------------------------------------------------------------------------------------------------- intervals
