@@ -39,7 +39,8 @@ def taught(recipe, samples, known):
 @pytest.fixture(scope="module")
 def learner(nature):
     """Few molecules, many times: within seconds it has them by heart, so that the dial has something to lose."""
-    return taught(SMALL.model_copy(update={"steps": 700, "stereo": False, "anneal": 50, "beta": 0.01, "lr": 6e-3}), nature.train[:64], nature.train)
+    recipe = SMALL.model_copy(update={"steps": 700, "stereo": False, "anneal": 50, "beta": 0.01, "lr": 6e-3})
+    return taught(recipe, nature.train[:64], nature.train)
 
 
 def turned(learner, **changes):
