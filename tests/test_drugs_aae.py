@@ -296,9 +296,9 @@ def test_the_history_shows_both_players_and_the_reconstruction(trained):
 def test_wishes_move_the_property_in_the_asked_direction(trained):
     learner = trained[0]
     low, high = (float(v) for v in np.percentile(learner.profiles.values[:, 0], [10, 90]))
-    like = learner.ask(300, {"wish": f"logP={low:.2f},{high:.2f}"})
-    got = wishing.achieved(learner.draw(like, Noise(0, range(300))))[:, 0]
-    below, above = (part[np.isfinite(part)] for part in (got[:150], got[150:]))
+    like = learner.ask(1200, {"wish": f"logP={low:.2f},{high:.2f}"})
+    got = wishing.achieved(learner.draw(like, Noise(0, range(1200))))[:, 0]
+    below, above = (part[np.isfinite(part)] for part in (got[:600], got[600:]))
     assert min(len(below), len(above)) > 15, "too few molecules to compare"
     error = math.hypot(below.std() / math.sqrt(len(below)), above.std() / math.sqrt(len(above)))
     assert above.mean() - below.mean() > max(0.6, 2 * error)  # 4.5 were asked for; so short a training gives a quarter of it
