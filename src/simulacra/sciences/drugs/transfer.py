@@ -4,7 +4,7 @@
     simulacra draw drugs.transfer --fragment "c1ccc(*)cc1" -n 100 -o grown.smi
     simulacra run drugs.transfer --recipe goals --score qed                   it is led by a score (REINVENT, arXiv:1704.07555)
 
-    laptop   what measured best for a set of actives: randomised strings, a guard against forgetting, the best validated state
+    laptop   for a set of actives: randomised strings, a guard against forgetting, the best validated state
     paper    12 epochs of 5 molecules, one at a time, T = .75, in the paper's order of things (a widely used reimplementation, LSTM_Chem)
     grow     strings written as a fragment and the rest: what the weights that ship are trained by
     goals    augmented likelihood, 10,000 calls
@@ -344,7 +344,13 @@ study: Study[Any, Any] = Study(
         ),
         "goals": TransferRecipe(steps=1000, batch=64, lr=5e-4, warmup=0, ema=0.0, draws=1000, searched=1000, bucket=25, threads=1),
     },
-    expect={"quick": "", "laptop": "", "paper": "", "grow": "", "goals": ""},
+    expect={
+        "quick": "about a minute of processor time on one core, the verdict included (from single steps)",
+        "laptop": "about a minute of processor time for the tuning, and the verdict (from single steps)",
+        "paper": "5 actives: 1 s of processor time for the tuning, 4 s for 2,000 draws and what was recovered",
+        "grow": "ZINC, 1,500 steps of 128: 7 min on one thread of a shared 2-core machine; 1,500 of 256 were not run",
+        "goals": "0.9 s of processor time per step of 64 (qed): 10,000 calls in about 2.5 min; not run to the end",
+    },
     load=load,
     build=build,
     judge=statistics.judge,
