@@ -158,7 +158,7 @@ class Varier:
         try:
             found = self.vocabulary.numbers(smiles)
         except UnknownToken as error:
-            raise UnknownToken(f"{error}; this model cannot code it. Train one on molecules that hold it") from None
+            raise Refused(f"{error}; this model cannot code it. Train one on molecules that hold it") from None
         if len(found) > self.recipe.longest - 2:
             what = "characters" if self.vocabulary.notation == "characters" else "tokens"
             raise Refused(
