@@ -134,6 +134,7 @@ def test_kl_of_two_gaussians_is_half_their_squared_distance():
     assert found == pytest.approx(0.5, abs=0.07)
     assert metrics.kl_continuous(np.zeros(5), np.zeros(5)) == 0
     assert math.isinf(metrics.kl_continuous(np.zeros(5), np.arange(5.0)))
+    assert math.isinf(metrics.kl_continuous(np.arange(5.0), np.array([np.nan])))
 
 
 def test_a_set_against_itself_has_the_best_scores():

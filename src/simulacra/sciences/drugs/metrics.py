@@ -150,7 +150,10 @@ def scaffolds(table: Table) -> Counter[str]:
 
 
 def kl_continuous(reference: Array, drawn: Array) -> float:
-    """KL divergence of the law of `drawn` from that of `reference`, both by Gaussian kernels."""
+    """KL divergence of the law of `drawn` from that of `reference`, both by Gaussian kernels; endless where one is a single value and
+    the other is not, or holds what is no number."""
+    if not np.isfinite([*reference, *drawn]).all():
+        return float("inf")
     if min(reference.std(), drawn.std()) == 0:
         return 0.0 if np.array_equal(np.unique(reference), np.unique(drawn)) else float("inf")
     both = np.concatenate([reference, drawn])
