@@ -34,7 +34,7 @@ def bits(*rows):
 
 
 def test_a_sampler_of_broken_strings_scores_validity_zero():
-    broken = ["c1ccccc", "C(C", "", "None", "CC(C)(C)(C)C", "hello", "*", "C*", "[Xx]", "CC O", "CC\nCO"]
+    broken = ["c1ccccc", "C(C", "", "None", "CC(C)(C)(C)C", "hello", "*", "C*", "[Xx]", "CC O", "CC\nCO", "C" * 1001]
     assert metrics.validity(table(*broken).valid).value == 0
     assert metrics.validity(np.zeros(0, bool)).value == 0
 

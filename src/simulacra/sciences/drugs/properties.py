@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from rdkit import Chem, rdBase
 from rdkit.Chem import QED, Crippen, Descriptors, rdMolDescriptors
 
+from simulacra.sciences.drugs.reading import LONGEST
+
 Array = NDArray[np.float64]
 
 
@@ -69,9 +71,9 @@ UNITS: Mapping[str, str] = {"weight": "g/mol", "TPSA": "Å²", "solubility": "lo
 
 def molecule(smiles: str) -> Any | None:
     """The molecule that RDKit reads, or None: what is valid, here and everywhere. An empty string is none, nor is one with white space,
-    behind which RDKit would look for a name."""
+    behind which RDKit would look for a name, nor one of more than LONGEST characters."""
     with rdBase.BlockLogs():
-        mol = Chem.MolFromSmiles(smiles) if smiles.split() == [smiles] else None
+        mol = Chem.MolFromSmiles(smiles) if smiles.split() == [smiles] and len(smiles) <= LONGEST else None
     return mol if mol is not None and mol.GetNumAtoms() and all(atom.GetAtomicNum() for atom in mol.GetAtoms()) else None
 
 

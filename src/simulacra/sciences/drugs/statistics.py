@@ -136,7 +136,7 @@ def judge(
     if max(len(nature), len(drawn)) > MOST:
         told.append(f"Of {len(nature):,} rows of nature and {len(drawn):,} drawn, the first {MOST:,} of each are judged.")
     known = texts(training) if training is not None else []
-    ngram, copied, shown = _beside(strings, tables, known, parts, seed)
+    ngram, copied, shown = _beside(strings, tables, known, parts)
     found, more = checks(
         tables["nature"], tables["drawn"], ngram[1], training=shown, copied=copied, counted_on="training" if known else "nature itself",
     )  # fmt: skip
@@ -162,20 +162,19 @@ def _counts(name: str, table: Table, compared: int) -> str:
 
 
 def _beside(
-    strings: Mapping[str, list[str]], tables: Mapping[str, Table], known: Sequence[str], parts: Sequence[str], seed: int
+    strings: Mapping[str, list[str]], tables: Mapping[str, Table], known: Sequence[str], parts: Sequence[str]
 ) -> tuple[tuple[list[str], Table], Table | None, Table | None]:
-    """Strings of an n-gram model and their table, the table of training molecules that stand for a copier, and that of all of training."""
+    """Strings of an n-gram model and their table, the table of training molecules that stand for a copier, and that of all of training.
+    They are the same for every seed of the judge, so that they need not be measured again."""
     least, most = NGRAM_ROWS
-    model = NGram(known or strings["nature"])
-    imitated = model.draw(min(max(least, 5 * len(strings["nature"])), most), seed)
+    imitated = NGram(known or strings["nature"]).draw(min(max(least, 5 * len(strings["nature"])), most), seed=0)
     ngram = imitated, _measured(imitated, parts, remember=True)
     if not known:
         return ngram, None, None
     shown = measure(known, (IDENTITY,), remember=True)
-    wanted = min(max(int(tables["drawn"].valid.sum()), 1), len(known))
-    rows = np.sort(np.random.default_rng([seed, 0xC0B1]).permutation(len(known))[:wanted])
+    rows = np.random.default_rng(0xC0B1).permutation(len(known))[: len(strings["drawn"])]
     copied = _measured([known[i] for i in rows], parts, remember=True)
-    return ngram, copied[copied.valid], shown
+    return ngram, copied[copied.valid][: max(int(tables["drawn"].valid.sum()), 1)], shown
 
 
 # --------------------------------------------------------------------------------------------------------------- rivals
