@@ -1,15 +1,15 @@
 """Drawing as a user meets it: conditions, formats, movies, from a run and from weights that ship."""
 
 import dataclasses
-import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
 
-from simulacra import drawing, movie, pipeline, study, travels, weights
+from simulacra import cli, drawing, movie, pipeline, study, travels, weights
 from test_cli import call_quietly
 from toys import dreamer, walker
 
@@ -225,7 +225,7 @@ def test_what_to_draw_from_and_where_to_write_must_be_said(tmp_path):
 @pytest.mark.parametrize("name", study.names())
 def test_no_condition_of_a_study_is_hidden_by_a_flag_of_draw(name):
     asked = study.find(name)
-    own = set(re.findall(r"--([a-z]+)", call_quietly("draw", "--help")[1]))
+    own = {flag.lstrip("-") for option in typer.main.get_command(cli.app).commands["draw"].params for flag in option.opts}
     fields = set(type(next(iter(asked.recipes.values()))).of_drawing()) - {"draws"}
     assert not own & {*(asked.conditions or {}), *fields}
     assert not fields & set(asked.conditions or {})
