@@ -2,7 +2,7 @@
 
 The network reads a string token by token and learns the law of the next token; drawn from, it writes molecules that nobody registered.
 
-    laptop   3 x 256 LSTM, whole tokens, batches of equally long strings, bfloat16: 76 minutes of one core for 220,010 molecules of ZINC
+    laptop   3 x 256 LSTM, whole tokens, batches of equally long strings, bfloat16; 76 minutes of one core for ZINC
     paper    2 x 256, one long schedule, dropout: the sizes of a widely used reimplementation of Gupta et al. (LSTM_Chem), because the
              abstract of Ertl et al. states none
     quick    1 x 256 on molecules made by rule
@@ -13,7 +13,7 @@ likelihood per molecule, and a memorisation ratio.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ def counted_bits(counts: NGram, smiles: str) -> float:
     return bits
 
 
-def figures(learner: writer.Writer, split: Split[Compounds], seed: int) -> Sequence[Figure]:
+def figures(learner: writer.Writer, split: Split[Compounds], seed: int) -> list[Figure]:
     """Structures, properties and chemical space of nature and of what is drawn."""
     nature = _some(split.held_out, SHOWN)
     return pictures.figures(nature, learner.draw(nature, Noise(seed, range(len(nature)))), seed)
@@ -101,7 +101,8 @@ study: Study[Any, Any] = Study(
         ),
     },
     expect={
-        "quick": "40 seconds of one core", "laptop": "ZINC: 76 minutes of one thread of a busy 2-core machine", "paper": "hours; not run here",
+        "quick": "40 seconds of one core", "laptop": "ZINC: 76 minutes of one thread of a busy 2-core machine",
+        "paper": "hours; not run here",
     },
     load=load,
     build=writer.build,
