@@ -21,8 +21,8 @@ TEXTUAL = {"validity", "length", "tokens", "repeats", "classifier two-sample tes
 @pytest.fixture(scope="module")
 def zoo() -> tuple[Compounds, Compounds, Compounds]:
     """Molecules made by one rule: to judge with, to pose as drawn, and to train on."""
-    made = simulated(900, seed=3)
-    return compounds(made[:250]), compounds(made[250:500]), compounds(made[500:])
+    made = simulated(750, seed=3)
+    return compounds(made[:200]), compounds(made[200:400]), compounds(made[400:])
 
 
 def verdict(nature: Compounds, drawn: Compounds, training: Compounds | None = None) -> Evidence:
@@ -116,14 +116,14 @@ def test_a_generator_that_says_one_thing_is_caught(zoo):
 
 def test_a_generator_that_knows_ten_molecules_is_caught(zoo):
     nature, drawn, training = zoo
-    evidence = verdict(nature, compounds(texts(drawn[:10]) * 25), training)
+    evidence = verdict(nature, compounds(texts(drawn[:10]) * 20), training)
     assert evidence.differs
     assert named(evidence)["coverage (share missed)"].gap > 0.4
 
 
 def test_a_copier_is_caught(zoo):
     nature, _, training = zoo
-    found = named(verdict(nature, training[:250], training))
+    found = named(verdict(nature, training[:200], training))
     assert found["memorisation"].gap == pytest.approx(1, abs=0.05)
     assert found["MOSES novelty"].value == 0
     assert not found["MOSES novelty"].met
@@ -143,7 +143,7 @@ def test_a_sampler_that_is_too_hot_is_caught(zoo):
 
 def test_training_molecules_with_one_carbon_more_are_new_and_still_copies(zoo):
     nature, _, training = zoo
-    evidence = verdict(nature, compounds([f"C{s}" for s in texts(training[:250])]), training)
+    evidence = verdict(nature, compounds([f"C{s}" for s in texts(training[:200])]), training)
     found = named(evidence)
     assert found["MOSES novelty"].value > 0.5
     assert found["memorisation"].gap > 0.4
@@ -193,7 +193,7 @@ def test_rivals_are_what_they_are_called(zoo):
     assert mixed == plain
     assert sheets[SHUFFLED].table.valid.mean() < 0.05
     assert sheets[WRITTEN].table.valid.all()
-    assert len(sheets[NGRAM]) == 250
+    assert len(sheets[NGRAM]) == len(nature)
 
 
 # --------------------------------------------------------------------------------------------------------------- real data
@@ -208,7 +208,6 @@ def zinc(data_folder, tmp_path_factory):
     with gzip.open(data_folder / "molecules" / "zinc250k.csv.gz", "rt") as file:
         rows = [row["smiles"] for row, _ in zip(csv.DictReader(file), range(9_000), strict=False)]
     rows = [rows[i] for i in np.random.default_rng(1).permutation(len(rows))]
-    rows = [rows[i] for i in np.random.default_rng(6).permutation(len(rows))]  # the judge alarms in 1 of 100 orders
     return compounds(rows[:1050]), compounds(rows[1050:2100]), compounds(rows[2100:])
 
 
