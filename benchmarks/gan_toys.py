@@ -96,9 +96,10 @@ def nature(centres, n):
 
 
 def game_of(rules, modes, asked):
-    told, latent, width, seen = rules.naming is not None, 2, 64, 2 * (1 + 2 * asked.octaves)
-    net = dense([latent + (modes if told else 0), width, width, 2])
-    critic = dense([seen, width, width, 1 + modes]) if told else dense([seen, width, width, 1], last=torch.nn.Flatten(0))
+    told, hidden = rules.naming is not None, [asked.width] * asked.layers
+    latent, seen = asked.latent, 2 * (1 + 2 * asked.octaves)
+    net = dense([latent + (modes if told else 0), *hidden, 2])
+    critic = dense([seen, *hidden, 1 + modes]) if told else dense([seen, *hidden, 1], last=torch.nn.Flatten(0))
     return Game(
         Descent(Told(net, modes) if told else net, lr=asked.lr, betas=(0.0, 0.9), ema=asked.ema, horizon=asked.steps),
         Descent(torch.nn.Sequential(Octaves(asked.octaves), critic), lr=asked.critic_lr, betas=(0.0, 0.9)),
@@ -144,6 +145,9 @@ def main():
     parser.add_argument("--steps", type=int, default=600, help="moves of the generator")
     parser.add_argument("--batch", type=int, default=128, help="rows per move of either player")
     parser.add_argument("--critic-steps", type=int, default=1, help="moves of the critic per move of the generator")
+    parser.add_argument("--width", type=int, default=64, help="units of every hidden layer")
+    parser.add_argument("--layers", type=int, default=2, help="hidden layers of either player")
+    parser.add_argument("--latent", type=int, default=2, help="normal numbers that a point is drawn from")
     parser.add_argument("--octaves", type=int, default=0, help="frequencies that the critic also sees")
     parser.add_argument("--lr", type=float, default=4e-3, help="Adam's rate of the generator; falls to 0 on a half cosine")
     parser.add_argument("--critic-lr", type=float, default=5e-3, help="Adam's rate of the critic; stays")

@@ -60,6 +60,26 @@ def test_what_stands_behind_the_end_is_not_read():
     assert vocabulary.decoded(rows) == ["CO", "CCCOO", ""]
 
 
+def test_kekule_strings_have_no_aromatic_atoms_and_bonds_are_one_token_with_their_atoms():
+    from rdkit import Chem
+
+    vocabulary = Vocabulary.of(["N#Cc1ccccc1/C=C/[O-]", "CC(=O)[NH+]1CC1", "C=1CCCCC=1"], "kekule")
+    assert {"#C", "=C", "/C", "/[O-]", "=O", "[NH+]", "1", "("} <= set(vocabulary.tokens)
+    assert not {"c", "=", "#", "/"} & set(vocabulary.tokens)
+    assert tokens.kekulised("Clc1ccccc1") == "ClC1=CC=CC=C1"
+    every = Vocabulary.of(STRINGS, "kekule")
+    written = every.decoded(every.encoded(STRINGS))
+    assert [Chem.CanonSmiles(one) for one in written] == STRINGS
+    assert every.numbers(written[0]) == every.numbers(STRINGS[0])  # a Kekulé string is its own translation
+    assert Vocabulary.from_state(every.state()).notation == "kekule"
+
+
+@pytest.mark.parametrize(("text", "message"), [("c1cccc1", "is no molecule"), ("CCX", "is no token"), ("C1CC", "is no molecule")])
+def test_what_has_no_kekule_string_is_named(text, message):
+    with pytest.raises(UnknownToken, match=message):
+        Vocabulary.of(["CCO"], "kekule").numbers(text)
+
+
 def test_selfies_write_the_same_molecules_and_any_sequence_is_one():
     from rdkit import Chem
 

@@ -1,8 +1,9 @@
 """The published scores of metrics.py as checks: each with its error, the bar that it is held to, and what it is to be read beside:
 
     halves of nature     held-out nature, half against half; FCD brought to the numbers of molecules that are judged
-    copied training      as many training molecules as there are valid drawn ones: what a generator that copies reaches, and, where
-                         training and held-out were divided at random, nature against nature at equal numbers
+    copied training      as many training molecules as there are valid drawn ones, but at most metrics.PAIRED, FCD brought to the
+                         numbers that are judged: what a generator that copies reaches, and, where training and held-out were divided
+                         at random, nature against nature at equal numbers
     n-gram strings       ngram.py, counted on training (without it: on nature itself)
 """
 
@@ -72,7 +73,7 @@ def distributions(nature: Table, drawn: Table, ngram: Table, copied: Table | Non
     values = metrics.distribution_scores(with_fcd(drawn), with_fcd(nature))
     floor = floors(nature, len(drawn))
     rival = metrics.distribution_scores(with_fcd(ngram), with_fcd(nature))
-    copy = metrics.distribution_scores(with_fcd(copied), with_fcd(nature)) if copied is not None else {}
+    copy = {} if copied is None else as_many(metrics.distribution_scores(with_fcd(copied), with_fcd(nature)), floor, copied, nature, drawn)
     found = []
     for name, (value, error) in values.items():
         beside = {HALVES: floor[name].value} if name in floor else {}
@@ -109,6 +110,15 @@ def floors(nature: Table, drawn: int) -> dict[str, Score]:
         value = chemnet.expected(len(nature), drawn, found["FCD"].value, len(nature))
         found |= {"FCD": Score(value), "FCD score": Score(float(np.exp(-0.2 * value)))}
     return found
+
+
+def as_many(scores: dict[str, Score], floor: Mapping[str, Score], copied: Table, nature: Table, drawn: Table) -> dict[str, Score]:
+    """Scores of a copier, with its FCD as it would be if it had drawn as many as were drawn: the bias is c (1/m + 1/n)."""
+    if "FCD" not in scores or "FCD" not in floor:
+        return scores
+    c = floor["FCD"].value / (1 / len(nature) + 1 / len(drawn))
+    value = scores["FCD"].value + c * (1 / len(drawn) - 1 / len(copied))
+    return scores | {"FCD": Score(value, scores["FCD"].error), "FCD score": Score(float(np.exp(-0.2 * value)), scores["FCD score"].error)}
 
 
 def _target(

@@ -44,10 +44,10 @@ from simulacra.study import Refused
 Array = NDArray[np.float64]
 
 MOST = 30_000  # rows of a side that are measured
-FILTERED = 10_000  # of those that the filters look at
+FILTERED = 5_000  # of those that the filters look at
 LOOKED_AT = 4_000  # rows of a side that are compared
 PAIRS = 1_500  # rows of a side for what looks at all pairs
-TO_TRAINING = 2_000  # rows of a side that are held against all of training
+TO_TRAINING = 1_000  # rows of a side that are held against all of training
 ENOUGH = 20  # valid rows on each side for the laws of properties to be judged
 SERIOUS = 500  # valid n-gram strings from which on these are the rival of the laws of properties
 NGRAM_ROWS = (400, 10_000)  # strings drawn from the n-gram model, five per row of nature, but at least and at most so many
@@ -172,7 +172,7 @@ def _beside(
     if not known:
         return ngram, None, None
     shown = measure(known, (IDENTITY,), remember=True)
-    rows = np.random.default_rng(0xC0B1).permutation(len(known))[: len(strings["drawn"])]
+    rows = np.random.default_rng(0xC0B1).permutation(len(known))[: min(len(strings["drawn"]), metrics.PAIRED)]
     copied = _measured([known[i] for i in rows], parts, remember=True)
     return ngram, copied[copied.valid][: max(int(tables["drawn"].valid.sum()), 1)], shown
 

@@ -34,7 +34,7 @@ class StringRecipe(Recipe):
     longest: int = Field(100, ge=8, le=500, description="Tokens of the longest string that is read or written, its end included.")
     stereo: bool = Field(True, description="Whether strings tell stereochemistry; False: flat molecules.")
     strict: bool = Field(False, description="Stop at the first record of a file that cannot be used, instead of setting it aside.")
-    notation: Notation = Field("smiles", description="How molecules are written: smiles, or selfies (always valid, learned less well).")
+    notation: Notation = Field("smiles", description="How molecules are written: smiles; kekule, without aromatic atoms; selfies, always valid.")
     embedding: PositiveInt = Field(64, description="Numbers per token.")
     hidden: PositiveInt = Field(256, description="Numbers in each layer's state.")
     layers: PositiveInt = Field(3, description="Layers of the LSTM.")
