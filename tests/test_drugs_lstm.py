@@ -123,6 +123,48 @@ def test_selfies_are_always_molecules_even_before_anything_is_learned():
     assert all(properties.molecule(text) is not None for text in written)
 
 
+def test_the_learning_rate_falls_once_more_where_the_corrections_begin():
+    assert writer.falls(recipe(steps=80)) == []
+    assert writer.falls(recipe(steps=80, corrected=40)) == [(40, 0.1)]
+    assert writer.falls(recipe(steps=80, corrected=40, restart=20)) == [(20, 0.5), (40, 0.1)]
+    assert "molecules among own strings" not in writer.build(recipe(corrected=40), SAMPLES).step(SAMPLES[:32])
+
+
+def test_a_step_down_their_likelihood_makes_own_mistakes_less_likely():
+    torch.manual_seed(0)
+    made = writer.build(recipe(corrected=60), SAMPLES)
+    drawn = made.sampled(range(writer.OWN), seed=-1, model=made.descent.module).tokens
+    wrong = [properties.molecule(text) is None for text in made.vocabulary.decoded(drawn)]
+    tokens = torch.cat([torch.full_like(drawn[:, :1], sequence.START), drawn], 1)[wrong]
+    made.mistakes()[1].backward()
+    with torch.no_grad():
+        before = made.log_loss(made.descent.module, tokens).mean()
+        for weight in made.descent.module.parameters():
+            weight -= 0.05 * weight.grad
+        assert made.log_loss(made.descent.module, tokens).mean() > before
+
+
+def test_the_likelihood_of_mistakes_is_that_of_the_strings_that_are_none():
+    torch.manual_seed(0)
+    made = writer.build(recipe(corrected=60), SAMPLES)
+    valid, likelihood = made.mistakes()
+    assert made.mistakes()[0] == valid  # the strings of a step are decided by the step
+    drawn = made.sampled(range(writer.OWN), seed=-1, model=made.descent.module)
+    wrong = [i for i, text in enumerate(made.vocabulary.decoded(drawn.tokens)) if properties.molecule(text) is None]
+    assert valid == 1 - len(wrong) / writer.OWN < 0.5
+    torch.testing.assert_close(likelihood, -drawn.log_loss[wrong].sum() / (writer.OWN * made.mean_length), rtol=1e-3, atol=1e-3)
+    told = made.step(SAMPLES[:32])
+    assert float(told["molecules among own strings"]) == pytest.approx(valid)
+
+
+def test_where_every_string_is_a_molecule_there_is_nothing_to_correct():
+    torch.manual_seed(0)
+    made = writer.build(recipe(notation="selfies", corrected=60), SAMPLES[:100])
+    made.vocabulary.decoded = lambda tokens: ["C"] * len(tokens)
+    valid, likelihood = made.mistakes()
+    assert (valid, likelihood.item()) == (1.0, 0.0)
+
+
 def test_likelihood_of_an_n_gram_model_is_that_of_its_laws():
     counts = NGram(["CC", "CO"], order=2, alpha=1e-9)
     assert lstm.counted_bits(counts, "CO") == pytest.approx(-torch.tensor([1.0, 1 / 3, 1.0]).log2().sum().item(), abs=1e-3)

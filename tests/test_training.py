@@ -177,16 +177,16 @@ def test_asking_for_a_gpu_that_is_not_there_says_what_to_do():
         device_of("cuda")
 
 
-def test_the_learning_rate_falls_to_zero_and_once_more_from_half_its_height():
-    descent = Descent(nn.Linear(1, 1), lr=2.0, horizon=160, restart=100)
+def test_the_learning_rate_falls_to_zero_and_again_from_shares_of_its_height():
+    descent = Descent(nn.Linear(1, 1), lr=2.0, horizon=180, restarts=[(100, 0.5), (160, 0.1)])
     found = []
-    for descent.count in (0, 50, 99, 100, 130, 159, 160, 500):
+    for descent.count in (0, 50, 99, 100, 130, 159, 160, 170, 180, 500):
         found.append(descent.rate())
     np.testing.assert_allclose(found[:2], [2.0, 1.0])
-    assert found[2] < 1e-3
     np.testing.assert_allclose(found[3:5], [1.0, 0.5])
-    assert found[5] < 1e-3
-    np.testing.assert_allclose(found[6:], 0, atol=1e-12)
+    np.testing.assert_allclose(found[6:8], [0.2, 0.1])
+    assert max(found[2], found[5]) < 1e-3
+    np.testing.assert_allclose(found[8:], 0, atol=1e-12)
 
 
 def test_freed_memory_is_kept_for_the_next_step_unless_the_environment_decides():

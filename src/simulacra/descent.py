@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -23,17 +23,17 @@ class Descent:
     the last 50 norms, clipped ones as clipped (Hoogeboom et al. 2022, 2203.17003). `amsgrad` divides by the largest second moment
     so far (Reddi et al., 1904.09237); `nesterov` looks ahead along the momentum (Dozat 2016, Incorporating Nesterov momentum into Adam).
     The learning rate rises linearly over `warmup` steps and, where `horizon` is given, falls to zero on a half cosine at step `horizon`;
-    with `restart` it reaches zero at that step already, begins once more at half its height (warm restarts: Loshchilov & Hutter 2016,
-    1608.03983) and falls to zero at `horizon`. `stairs` (f, k) multiplies it by f every k steps.
+    each of `restarts` (step, share) is a step at which it has fallen to zero and begins once more, at that share of its height (warm
+    restarts: Loshchilov & Hutter 2016, 1608.03983). `stairs` (f, k) multiplies it by f every k steps.
     """
 
     def __init__(
         self, module: nn.Module, *, lr: float, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.0,
         clip: float | Literal["adaptive"] | None = None, ema: float = 0.0, warmup: int = 0, horizon: int | None = None,
-        amsgrad: bool = False, nesterov: bool = False, stairs: tuple[float, int] = (1.0, 1), restart: int = 0,
+        amsgrad: bool = False, nesterov: bool = False, stairs: tuple[float, int] = (1.0, 1), restarts: Sequence[tuple[int, float]] = (),
     ) -> None:  # fmt: skip
         self.module, self.lr, self.clip, self.ema, self.warmup, self.horizon, self.stairs = module, lr, clip, ema, warmup, horizon, stairs
-        self.restart = restart
+        self.restarts = tuple(restarts)
         self.average: nn.Module = copy.deepcopy(module).requires_grad_(False).eval() if ema else module
         self.optimiser: torch.optim.Optimizer
         if nesterov:
@@ -54,10 +54,10 @@ class Descent:
     def _fall(self) -> float:
         if not self.horizon:
             return 1.0
-        again = self.count >= self.restart > 0
-        start, end = (self.restart, self.horizon) if again else (0, self.restart or self.horizon)
-        part = min((self.count - start) / max(end - start, 1), 1.0)
-        return 0.5 * (1 + math.cos(math.pi * part)) * (0.5 if again else 1.0)
+        begun = max((fall for fall in ((0, 1.0), *self.restarts) if fall[0] <= self.count), default=(0, 1.0))
+        end = min((step for step, _ in self.restarts if step > self.count), default=self.horizon)
+        part = min((self.count - begun[0]) / max(end - begun[0], 1), 1.0)
+        return 0.5 * (1 + math.cos(math.pi * part)) * begun[1]
 
     def __call__(self, loss: Tensor) -> Tensor:
         self.optimiser.zero_grad(set_to_none=True)

@@ -12,6 +12,7 @@ import ctypes
 import math
 import os
 import signal
+import statistics
 import sys
 import threading
 import time
@@ -133,7 +134,7 @@ def _record(pending: list[tuple[int, Mapping[str, Any]]], run: Run) -> dict[str,
                 "Try a lower learning rate, a larger batch, or another seed."
             )
     # History holds the mean over the window: single steps are noise, and a million lines serve nobody.
-    mean = {k: sum(r[k] for r in rows) / len(rows) for k in rows[-1]} | {"step": rows[-1]["step"]}
+    mean = {k: statistics.fmean(r[k] for r in rows if k in r) for k in rows[-1]} | {"step": rows[-1]["step"]}
     run.append_history(mean)
     return mean
 

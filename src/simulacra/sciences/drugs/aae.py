@@ -284,8 +284,8 @@ def build(recipe: FingerprintRecipe, training: Compounds) -> FingerprintAutoenco
 
 def speller_of(recipe: FingerprintRecipe, strings: Sequence[str]) -> Speller:
     """A string decoder with the vocabulary of the training strings, that begins as the recipe's prior where it names one."""
-    vocabulary = Vocabulary.of(strings, "smiles" if recipe.prior else recipe.notation)
     known = prior.find(recipe.prior) if recipe.prior else None
+    vocabulary = Vocabulary.of(strings, recipe.notation if known is None else known.vocabulary.notation)
     if known is None:
         some = strings[:: max(len(strings) // 2000, 1)]
         return Speller(recipe, vocabulary, sum(len(vocabulary.numbers(s)) + 1 for s in some) / len(some), recipe.state_width)

@@ -71,7 +71,9 @@ def check(writer: Writer, asked: growing.Fragment) -> None:
     """Refused where the writer has no way of writing what stands before the growth."""
     name, known = asked.text, writer.vocabulary
     if known.notation != "smiles":
-        raise Refused("these weights write SELFIES, and fragments are grown in SMILES; draw from weights that were trained on SMILES")
+        raise Refused(
+            f"these weights write {known.notation}, and fragments are grown in plain SMILES; draw from weights that were trained on those"
+        )
     if asked.linking and "." not in known.number:
         raise Refused(
             f"fragment {name!r}: these weights never saw two fragments and what links them; draw from the weights that ship for "

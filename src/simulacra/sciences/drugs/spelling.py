@@ -22,7 +22,7 @@ from simulacra.nets.language import LanguageModel, State
 from simulacra.sciences.drugs.data import WISHES
 from simulacra.sciences.drugs.fingerprints import KEYS
 from simulacra.sciences.drugs.tokens import PAD, Vocabulary
-from simulacra.sciences.drugs.writer import StringRecipe, precision_of, randomised
+from simulacra.sciences.drugs.writer import StringRecipe, falls, precision_of, randomised
 from simulacra.training import device_of
 
 TOLD = KEYS + 2 * len(WISHES)  # numbers that the first state is made from
@@ -83,7 +83,7 @@ class Speller:
         model = Spelling(recipe, len(vocabulary), width).to(self.device)
         self.descent = Descent(
             model, lr=recipe.lr, betas=(0.9, 0.99), clip=1.0, ema=recipe.ema, warmup=min(recipe.warmup, recipe.steps // 10),
-            horizon=recipe.steps, restart=recipe.restart if recipe.restart < recipe.steps else 0,
+            horizon=recipe.steps, restarts=falls(recipe),
         )  # fmt: skip
 
     def begin_as(self, language: Mapping[str, Tensor]) -> None:

@@ -50,6 +50,7 @@ from simulacra.study import Refused, Split, Study
 
 FEW, ENOUGH = 10, 40  # actives below which all are learned from; from which on some can be held out
 OWN = 3000  # molecules of the prior that stand for nature where there is no other
+ACTIVES = 5000  # molecules to learn from, up to which they are a set of actives whose like can be recovered, and not molecules at large
 GROWN = 200  # fragments of held-out molecules that are grown in an examination
 LEARN_FROM = ("fine_tune",)  # columns of a table that mark the actives to learn from; the others are held out
 
@@ -265,15 +266,20 @@ def examine(learner: tuning.Tuner | seeking.Seeker, split: Split[Compounds], see
     """What the use is worth: recovered actives, fragments kept, or what a score rose to."""
     if isinstance(learner, seeking.Seeker):
         return [], _goal_checks(learner, seed)
+    own = "molecules of the prior" in split.origin
+    held = [] if own else texts(split.held_out[: learner.recipe.searched])
+    out = _recovery_checks(learner, split, held, seed) if len(split.train) <= ACTIVES else []
+    return [], out + (_growth_checks(learner, held, seed) if learner.recipe.fragments and held else [])
+
+
+def _recovery_checks(learner: tuning.Tuner, split: Split[Compounds], held: Sequence[str], seed: int) -> list[Check]:
+    """Held-out actives found by the tuned model and by the prior, at as many draws."""
     recipe, writer = learner.recipe, learner.writer
     tuned = writer.vocabulary.decoded(writer.sampled(range(recipe.searched), seed=seed + 1, model=learner.model).tokens)
     untuned = None
     if learner.prior is not None:
         untuned = writer.vocabulary.decoded(writer.sampled(range(recipe.searched), seed=seed + 1, model=learner.prior).tokens)
-    own = "molecules of the prior" in split.origin
-    held = [] if own else texts(split.held_out[: recipe.searched])
-    out = recovery.checks(texts(split.train[: recipe.searched]), held, tuned, untuned, seed)
-    return [], out + (_growth_checks(learner, held, seed) if recipe.fragments and held else [])
+    return recovery.checks(texts(split.train[: recipe.searched]), held, tuned, untuned, seed)
 
 
 def _growth_checks(learner: tuning.Tuner, held: Sequence[str], seed: int) -> list[Check]:

@@ -17,12 +17,15 @@ from torch import Tensor
 from simulacra.descent import Descent, under
 from simulacra.families import sequence
 from simulacra.nets.language import LanguageModel
+from simulacra.sciences.drugs import properties
 from simulacra.sciences.drugs.data import Compounds, as_bytes, prompts, texts
 from simulacra.sciences.drugs.tokens import PAD, Notation, Vocabulary
 from simulacra.study import Noise, Recipe, Refused
 from simulacra.training import device_of
 
 ROWS = 10_000  # of one block of a draw: so many strings are held, however many are asked for
+OWN = 256  # strings of its own that a step looks at for mistakes
+CORRECTED_EMA = 0.99  # memory of the weight average meanwhile: these steps are few
 SCORED = 256  # strings whose likelihood is computed together
 BITS = 1.4426950408889634  # of one nat
 
@@ -34,13 +37,17 @@ class StringRecipe(Recipe):
     longest: int = Field(100, ge=8, le=500, description="Tokens of the longest string that is read or written, its end included.")
     stereo: bool = Field(True, description="Whether strings tell stereochemistry; False: flat molecules.")
     strict: bool = Field(False, description="Stop at the first record of a file that cannot be used, instead of setting it aside.")
-    notation: Notation = Field("smiles", description="How molecules are written: smiles; kekule, without aromatic atoms; selfies, always valid.")
+    notation: Notation = Field(
+        "smiles", description="How molecules are written: smiles; kekule, without aromatic atoms; selfies, always valid."
+    )
     embedding: PositiveInt = Field(64, description="Numbers per token.")
     hidden: PositiveInt = Field(256, description="Numbers in each layer's state.")
     layers: PositiveInt = Field(3, description="Layers of the LSTM.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of each layer's output that is left out in training.")
     lr: float = Field(2e-3, gt=0, description="Learning rate of Adam; falls to 0 on a half cosine over the steps.")
     restart: int = Field(0, ge=0, description="Step at which the learning rate begins to fall once more, from half its height; 0: never.")
+    corrected: int = Field(0, ge=0, description="Last steps, in which strings of its own that are no molecules are made less likely.")
+    correction: float = Field(8.0, gt=0, le=100, description="Weight of such strings against those of training.")
     warmup: int = Field(200, ge=0, description="Steps over which the learning rate rises.")
     ema: float = Field(0.999, ge=0, lt=1, description="Decay per step of the weight average that draws; 0: the last weights.")
     randomised: float = Field(0.0, ge=0, le=1, description="Share of training strings that begin at a random atom.")
@@ -61,6 +68,12 @@ def precision_of(recipe: StringRecipe, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if recipe.precision == "bfloat16" or (recipe.precision == "auto" and fast) else torch.float32
 
 
+def falls(recipe: StringRecipe) -> list[tuple[int, float]]:
+    """When the learning rate of a recipe begins to fall once more, and from which share of its height."""
+    again = [(recipe.restart, 0.5), (recipe.steps - recipe.corrected, 0.1)]
+    return [(step, share) for step, share in again if 0 < step < recipe.steps]
+
+
 class Writer:
     """The model, its vocabulary and its training."""
 
@@ -73,18 +86,45 @@ class Writer:
         ).to(self.device)
         self.descent = Descent(
             model, lr=recipe.lr, betas=(0.9, 0.99), clip=1.0, ema=recipe.ema, warmup=min(recipe.warmup, recipe.steps // 10),
-            horizon=recipe.steps, restart=recipe.restart if recipe.restart < recipe.steps else 0,
+            horizon=recipe.steps, restarts=falls(recipe),
         )  # fmt: skip
 
     # --- training ---
 
     def step(self, batch: Compounds) -> Mapping[str, Any]:
+        """One gradient of the likelihood of strings; in the last steps, where the recipe has it so, of that and of own mistakes."""
+        correcting = self.recipe.corrected and self.descent.count >= self.recipe.steps - self.recipe.corrected
         tokens = self.vocabulary.encoded(self.spelled(texts(batch))).to(self.device)
         # Divided by the tokens of a usual batch, not of this one: the few strings of a rare length must not weigh like many.
         loss = self.log_loss(self.descent.module, tokens).sum() / (self.recipe.batch * self.mean_length)
-        norm = self.descent(loss)
         share = float((tokens[:, 1:] != PAD).sum()) / (self.recipe.batch * self.mean_length)
-        return {"nats per token": loss.detach() / share, "gradient": norm}
+        told = {"nats per token": loss.detach() / share}
+        if correcting:
+            self.descent.ema = min(self.recipe.ema, CORRECTED_EMA)
+            valid, likelihood = self.mistakes()
+            loss = loss + self.recipe.correction * likelihood
+            told["molecules among own strings"] = torch.tensor(valid)
+        return {**told, "gradient": self.descent(loss)}
+
+    def mistakes(self) -> tuple[float, Tensor]:
+        """Share of molecules among strings that the network writes as it is now, and the log-likelihood of those that are none, summed and
+        divided by the tokens of all: less of it is more of that share, whose gradient it estimates as a policy's (Williams 1992, Mach.
+        Learn. 8:229) with 1 as the baseline, so that only mistakes are read."""
+        rows = range(self.descent.count * OWN, (self.descent.count + 1) * OWN)
+        drawn = sequence.draw(  # with a seed of its own: draws of the finished network share no random numbers with these
+            self.descent.module,
+            rows,
+            seed=-1 - self.recipe.seed,
+            longest=self.recipe.longest,
+            slots=min(OWN, self.recipe.slots),
+            dtype=self.dtype,
+        )
+        wrong = [i for i, text in enumerate(self.vocabulary.decoded(drawn.tokens)) if properties.molecule(text) is None]
+        if not wrong:
+            return 1.0, torch.zeros((), device=self.device)
+        tokens = torch.cat([torch.full_like(drawn.tokens[wrong, :1], sequence.START), drawn.tokens[wrong]], 1)
+        likelihood = -self.log_loss(self.descent.module, tokens).sum() / (OWN * self.mean_length)
+        return 1 - len(wrong) / OWN, likelihood
 
     def spelled(self, smiles: Sequence[str]) -> list[str]:
         """Training strings, some of them begun at a random atom."""
