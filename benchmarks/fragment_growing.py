@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from simulacra import drawing
-from simulacra.sciences.drugs import asking, cutting, data, growing
+from simulacra.sciences.drugs import asking, cutting, data, growing, tokens
 from simulacra.sciences.drugs.properties import flat
 
 BY_HAND = (
@@ -44,11 +44,18 @@ def baseline(plain, asked, seed):
     if asked[0].linking:
         return np.nan, np.nan
 
+    writer = plain.writer if hasattr(plain, "writer") else plain
+
+    def known(text):
+        return all(word in writer.vocabulary.number for word in tokens.split(text))
+
     def write(prompts):
-        like = data.compounds([""] * len(prompts), prompts)
-        writer = plain.writer if hasattr(plain, "writer") else plain
-        begun = writer._begun(data.prompts(like))
-        return writer.vocabulary.decoded(writer.sampled(range(len(prompts)), seed=seed, prompt=begun).tokens)
+        rows = [i for i, text in enumerate(prompts) if known(text)]  # of the others nothing can be written
+        out = [""] * len(prompts)
+        begun = writer._begun([prompts[i] for i in rows])
+        for i, text in zip(rows, writer.vocabulary.decoded(writer.sampled(rows, seed=seed, prompt=begun).tokens), strict=True):
+            out[i] = text
+        return out
 
     return cutting.at_the_right_end(asked, write)
 

@@ -106,16 +106,17 @@ def _check_star(atom: Any, name: str) -> None:
 
 
 def _part(mol: Any, name: str) -> Part:
-    """A part with hydrogens instead of all attachment points but the first."""
+    """A part with hydrogens instead of all attachment points but the one that is grown first."""
     stars = [atom for atom in mol.GetAtoms() if not atom.GetAtomicNum()]
     if not stars:
         raise Refused(f"fragment {name!r} has a part without attachment point; each part needs one *; {FORM}")
-    later = [star.GetNeighbors()[0] for star in stars[1:]]
-    if any(bond.GetStereo() > Chem.BondStereo.STEREOANY for atom in later for bond in atom.GetBonds()):
+    marked = [star for star in stars if any(bond.GetStereo() > Chem.BondStereo.STEREOANY for bond in _site(star).GetBonds())]
+    if len(marked) > 1:
         raise Refused(
-            f"fragment {name!r}: only the first attachment point may stand at a double bond with / or \\; write that one first, or leave "
-            "the marks out"
+            f"fragment {name!r}: only one attachment point may stand at a double bond with / or \\; leave the marks out at the others"
         )
+    stars = _in_order(stars, marked)
+    later = [_site(star) for star in stars[1:]]
     gone = {star.GetIdx() for star in stars[1:]}
     place = {atom.GetIdx(): i for i, atom in enumerate(a for a in mol.GetAtoms() if a.GetIdx() not in gone)}
     capped = Chem.RWMol(mol)
@@ -126,6 +127,24 @@ def _part(mol: Any, name: str) -> Part:
         if atom.GetIdx() in gone:
             atom.SetAtomicNum(1)
     return Part(Chem.RemoveHs(capped.GetMol()), tuple(place[atom.GetIdx()] for atom in later))
+
+
+def _site(star: Any) -> Any:
+    """The atom that an attachment point is bound to."""
+    return star.GetNeighbors()[0]
+
+
+def _in_order(stars: Sequence[Any], marked: Sequence[Any]) -> list[Any]:
+    """Attachment points in the order of growing. A hydrogen in place of one takes from its atom what the hydrogen cannot hold: stereo
+    marks, or a form that models know (sulfonyl becomes [SH]). Such a point is grown first, a second one last (`_as_asked`)."""
+    delicate = [
+        star for star in stars
+        if _site(star).GetChiralTag() != Chem.ChiralType.CHI_UNSPECIFIED or _site(star).GetTotalValence() > 4
+    ]  # fmt: skip
+    first = [*marked, *delicate, *stars][0]
+    rest = [star for star in stars if star.GetIdx() != first.GetIdx()]
+    last = {star.GetIdx() for star in delicate}
+    return [first, *sorted(rest, key=lambda star: star.GetIdx() in last)]
 
 
 def _adjusted(whole: Any) -> Any:
@@ -191,7 +210,9 @@ class Growth:
         if not later:
             return Growth(self.asked, (), smiles) if kept(self.asked, smiles) else None
         ready = opened(mol, later[0])
-        return Growth(self.asked, (Part(ready, later[1:]),), smiles) if ready is not None else None
+        if ready is None:
+            return None
+        return Growth(self.asked, (Part(ready if later[1:] else _as_asked(self.asked, ready), later[1:]),), smiles)
 
 
 def begun(asked: Fragment) -> Growth:
@@ -208,6 +229,19 @@ def opened(mol: Any, site: int) -> Any | None:
         return None
     full.GetAtomWithIdx(free[0]).SetAtomicNum(0)
     return Chem.RemoveHs(full.GetMol())
+
+
+def _as_asked(asked: Fragment, ready: Any) -> Any:
+    """The molecule, whose last atom is its last attachment point, with the stereo mark that the fragment has there."""
+    if all(ready.HasSubstructMatch(query, useChirality=True) for query in asked.queries):
+        return ready
+    for tag in (Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW):
+        marked = Chem.Mol(ready)
+        _site(marked.GetAtomWithIdx(marked.GetNumAtoms() - 1)).SetChiralTag(tag)
+        Chem.AssignStereochemistry(marked, cleanIt=True, force=True)
+        if all(marked.HasSubstructMatch(query, useChirality=True) for query in asked.queries):
+            return marked
+    return ready
 
 
 def _to_the_point(mol: Any, seed: int) -> tuple[writing.Node, list[int]]:
