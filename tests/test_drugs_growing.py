@@ -94,8 +94,8 @@ GROWABLE = (
     "C[NH+](*)C", "*/C=C/F", "[1*]c1ccc([2*])cc1", "O=C(*)N1CC1.*[C@H](C)N", "*S(=O)(=O)c1ccccc1", "[*:1]C#N", "*c1nc(*)nc(*)n1",
     "*C(=O)c1ccc2[nH]ccc2c1",
     "*N1C[C@@H](O)C[C@H]1C(*)=O", "[O-][N+](=O)c1ccc(*)cc1",
-    # a mark at a later point, at both, at a double bond and at a later point; a form that a hydrogen would change
-    "*NC(=O)N(C)[C@@H](*)C", "*[C@H](C)CC[C@@H](*)C", "*CC/C=C/*", "*[C@H](C)C/C=C/*", "*n1cc(CS(*)(=O)=O)cn1",
+    # a mark at a later point, at both, at a double bond and at a later point; in one ring; a form that a hydrogen would change
+    "*NC(=O)N(C)[C@@H](*)C", "*[C@H](C)CC[C@@H](*)C", "*CC/C=C/*", "*[C@H](C)C/C=C/*", "*[C@@H]1CC[C@H](*)CC1", "*n1cc(CS(*)(=O)=O)cn1",
 )  # fmt: skip
 ENDS = ("CCl", "Br", "C(=O)NCI", "c1ccncc1", "[C@H](Cl)Br", "-c1ccsc1")
 

@@ -18,6 +18,7 @@ they are all taken, and nothing is added elsewhere.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -232,15 +233,24 @@ def opened(mol: Any, site: int) -> Any | None:
 
 
 def _as_asked(asked: Fragment, ready: Any) -> Any:
-    """The molecule, whose last atom is its last attachment point, with the stereo mark that the fragment has there."""
-    if all(ready.HasSubstructMatch(query, useChirality=True) for query in asked.queries):
+    """The molecule, whose last atom is its last attachment point, with the stereo marks that the fragment has: those at atoms of the
+    fragment that lost them to a hydrogen are set again."""
+
+    def marked(mol: Any) -> bool:
+        return all(mol.HasSubstructMatch(query, useChirality=True) for query in asked.queries)
+
+    if marked(ready):
         return ready
-    for tag in (Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW):
-        marked = Chem.Mol(ready)
-        _site(marked.GetAtomWithIdx(marked.GetNumAtoms() - 1)).SetChiralTag(tag)
-        Chem.AssignStereochemistry(marked, cleanIt=True, force=True)
-        if all(marked.HasSubstructMatch(query, useChirality=True) for query in asked.queries):
-            return marked
+    within = {i for query in asked.queries for i in ready.GetSubstructMatch(query)}
+    centres = Chem.FindMolChiralCenters(ready, includeUnassigned=True, useLegacyImplementation=False)
+    open_ones = [i for i, label in centres if label == "?" and i in within][:MOST]
+    for tags in itertools.product((Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW), repeat=len(open_ones)):
+        tried = Chem.Mol(ready)
+        for place, tag in zip(open_ones, tags, strict=True):
+            tried.GetAtomWithIdx(place).SetChiralTag(tag)
+        Chem.AssignStereochemistry(tried, cleanIt=True, force=True)
+        if marked(tried):
+            return tried
     return ready
 
 
