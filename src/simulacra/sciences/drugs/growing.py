@@ -242,7 +242,8 @@ def _as_asked(asked: Fragment, ready: Any) -> Any:
     if marked(ready):
         return ready
     within = {i for query in asked.queries for i in ready.GetSubstructMatch(query)}
-    centres = Chem.FindMolChiralCenters(ready, includeUnassigned=True, useLegacyImplementation=False)
+    find: Any = Chem.FindMolChiralCenters
+    centres = find(ready, includeUnassigned=True, useLegacyImplementation=False)
     open_ones = [i for i, label in centres if label == "?" and i in within][:MOST]
     for tags in itertools.product((Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW), repeat=len(open_ones)):
         tried = Chem.Mol(ready)

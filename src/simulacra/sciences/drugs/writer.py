@@ -111,13 +111,9 @@ class Writer:
         divided by the tokens of all: less of it is more of that share, whose gradient it estimates as a policy's (Williams 1992, Mach.
         Learn. 8:229) with 1 as the baseline, so that only mistakes are read."""
         rows = range(self.descent.count * OWN, (self.descent.count + 1) * OWN)
+        model: Any = self.descent.module
         drawn = sequence.draw(  # with a seed of its own: draws of the finished network share no random numbers with these
-            self.descent.module,
-            rows,
-            seed=-1 - self.recipe.seed,
-            longest=self.recipe.longest,
-            slots=min(OWN, self.recipe.slots),
-            dtype=self.dtype,
+            model, rows, seed=-1 - self.recipe.seed, longest=self.recipe.longest, slots=min(OWN, self.recipe.slots), dtype=self.dtype
         )
         wrong = [i for i, text in enumerate(self.vocabulary.decoded(drawn.tokens)) if properties.molecule(text) is None]
         if not wrong:
