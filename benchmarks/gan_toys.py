@@ -1,9 +1,9 @@
 """Which game finds every mode: a ring of 8 and a grid of 25 Gaussians, all games of families/gan.py, same players, same steps.
 
     OMP_NUM_THREADS=1 python benchmarks/gan_toys.py                      # all games, 3 seeds: about 3 minutes of one core
-    OMP_NUM_THREADS=1 python benchmarks/gan_toys.py --games wasserstein --laws ring --steps 5000
+    OMP_NUM_THREADS=1 python benchmarks/gan_toys.py --games wasserstein --laws ring --steps 8000 --ema 0.995
     OMP_NUM_THREADS=1 python benchmarks/gan_toys.py --games wasserstein --laws grid --steps 10000 --batch 256 --octaves 4 \\
-        --critic-steps 2 --lr 3e-3 --critic-lr 3e-3 --ema 0.99
+        --width 128 --layers 3 --critic-steps 2 --lr 2e-3 --critic-lr 2e-3 --ema 0.99
 
 The ring has radius 2, modes of the grid stand 2 apart, and every Gaussian has standard deviation 0.05; the players see both in units
 of the whole law's standard deviation. A draw is of high quality within 3 standard deviations of a mode, where nature has 98.9 % of its
@@ -14,8 +14,8 @@ the critic must rise and fall within hundredths of these units. At 600 steps no 
 
 A small network learns slow functions of two numbers long before fast ones, and so a critic learns where the modes of the grid are long
 before how narrow they are. With `--octaves k` it also sees sine and cosine of 1, 2, ..., 2^(k-1) times each number (Tancik et al.
-2006.10739). WGAN-GP on the grid with 4 octaves, 4,000 steps of 256 rows, one seed: all 25 modes, 65 % of high quality, KL 0.04 with
-two moves of the critic per move of the generator (rates 3e-3); 37 %, KL 0.30 with one (rates 2e-3, the critic's falling too).
+2006.10739). WGAN-GP by the commands above, mean of 3 seeds: ring 8 modes, 95.5 % of high quality, KL 0.000 (16 s a seed); grid 25 modes,
+95.4 %, KL 0.001 (115 s a seed).
 """
 
 import argparse

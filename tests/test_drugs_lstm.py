@@ -157,6 +157,19 @@ def test_the_likelihood_of_mistakes_is_that_of_the_strings_that_are_none():
     assert float(told["molecules among own strings"]) == pytest.approx(valid)
 
 
+def test_of_strings_that_go_on_from_a_beginning_only_what_was_written_counts():
+    torch.manual_seed(0)
+    made = writer.build(recipe(corrected=60), SAMPLES)
+    begun = ["CC(", "c1ccccc1", "", "CN"] * 8
+    valid, likelihood = made.mistakes(begun)
+    drawn = made.sampled(range(32), seed=-1, model=made.descent.module, prompt=made._begun(begun))
+    texts = made.vocabulary.decoded(drawn.tokens)
+    wrong = [i for i, text in enumerate(texts) if properties.molecule(text) is None]
+    assert all(text.startswith(start) for text, start in zip(texts, begun, strict=True))
+    assert valid == 1 - len(wrong) / 32
+    torch.testing.assert_close(likelihood, -drawn.log_loss[wrong].sum() / (32 * made.mean_length), rtol=1e-3, atol=1e-3)
+
+
 def test_where_every_string_is_a_molecule_there_is_nothing_to_correct():
     torch.manual_seed(0)
     made = writer.build(recipe(notation="selfies", corrected=60), SAMPLES[:100])

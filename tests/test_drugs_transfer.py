@@ -187,9 +187,25 @@ def test_the_state_that_draws_is_the_one_that_found_the_validation_molecules_lik
     assert kept < last - 0.3  # it went on learning its twelve by heart
 
 
-def test_tuning_resumed_from_its_tensors_goes_on_bit_for_bit(recipe):
+def test_corrections_go_on_from_fragments_and_draw_from_the_last_state(recipe):
+    pool, told = chains(80, 24), []
+    asked = recipe.model_copy(update={"steps": 60, "corrected": 60, "fragments": 0.8, "links": 0.5, "batch": 64, "lr": 1e-2})
+    learner = tuning.build(asked, priors.find(recipe.prior), pool[:64], pool[64:])
+    for step in range(60):
+        torch.manual_seed(step)
+        told.append(float(learner.step(data.compounds(pool[:64]))["molecules among own strings"]))
+    assert sum(told[-10:]) / 10 > sum(told[:10]) / 10 + 0.02
+    assert not learner.looking
+    assert learner.model is learner.writer.descent.average
+    begun = learner._begun(["CCCCOCCN", "C", "c1ccccc1CCO"])
+    assert begun[1] == ""
+    assert begun[0]
+
+
+@pytest.mark.parametrize("corrected", [0, 2])
+def test_tuning_resumed_from_its_tensors_goes_on_bit_for_bit(recipe, corrected):
     pool = chains(40, 23)
-    changes = {"guard": 0.5, "look": 3, "randomised": 0.5, "fragments": 0.5, "ema": 0.9}
+    changes = {"guard": 0.5, "look": 3, "randomised": 0.5, "fragments": 0.5, "ema": 0.9, "corrected": corrected}
     whole = tuned(recipe, pool[:30], pool[30:], steps=8, **changes)
     half = tuning.build(whole.recipe, priors.find(recipe.prior), pool[:30], pool[30:])
     again = tuning.build(whole.recipe, priors.find(recipe.prior), pool[:30], pool[30:])

@@ -43,7 +43,7 @@ class Tuner:
         self.steps = 0
         self.validation = self._encoded(self._spelled_once(validation[:VALIDATED]))
         self.own = self._drawn_by_prior() if prior is not None and recipe.guard else None
-        self.looking = bool(len(self.validation)) and recipe.keep
+        self.looking = bool(len(self.validation)) and recipe.keep and not recipe.corrected  # corrections cost likelihood
 
     def _encoded(self, smiles: Sequence[str]) -> Tensor:
         return self.writer.vocabulary.encoded(smiles).to(self.writer.device)
@@ -78,6 +78,9 @@ class Tuner:
             forgotten = self._forgotten(module)
             told["forgotten"] = forgotten.detach()
             loss = loss + recipe.guard * forgotten
+        if writer.correcting:
+            correction, told["molecules among own strings"] = writer.correction(self._begun(texts(batch)) if recipe.fragments else ())
+            loss = loss + correction
         told["gradient"] = writer.descent(loss)
         self.steps += 1
         if self.looking and (self.steps % recipe.look == 0 or self.steps == recipe.steps):
@@ -99,6 +102,13 @@ class Tuner:
             else:
                 out.append(text)
         return [one if self._known(one) else text for one, text in zip(out, smiles, strict=True)]
+
+    def _begun(self, smiles: Sequence[str]) -> list[str]:
+        """A fragment of each molecule, or two that are to be linked, as the beginnings of strings; "" where it has none."""
+        link = (torch.rand(len(smiles)) < self.recipe.links).tolist() if "." in self.writer.vocabulary.number else [False] * len(smiles)
+        seeds = torch.randint(1, 2**31 - 1, (len(smiles),)).tolist()
+        begun = [growing.for_training(text, seed, link=tied)[1] for text, seed, tied in zip(smiles, seeds, link, strict=True)]
+        return [text if self._known(text) else "" for text in begun]
 
     def _known(self, text: str) -> bool:
         """Whether another way of writing a molecule needs no token that its canonical string does without, and is not too long."""

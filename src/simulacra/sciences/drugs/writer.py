@@ -93,34 +93,45 @@ class Writer:
 
     def step(self, batch: Compounds) -> Mapping[str, Any]:
         """One gradient of the likelihood of strings; in the last steps, where the recipe has it so, of that and of own mistakes."""
-        correcting = self.recipe.corrected and self.descent.count >= self.recipe.steps - self.recipe.corrected
         tokens = self.vocabulary.encoded(self.spelled(texts(batch))).to(self.device)
         # Divided by the tokens of a usual batch, not of this one: the few strings of a rare length must not weigh like many.
         loss = self.log_loss(self.descent.module, tokens).sum() / (self.recipe.batch * self.mean_length)
         share = float((tokens[:, 1:] != PAD).sum()) / (self.recipe.batch * self.mean_length)
         told = {"nats per token": loss.detach() / share}
-        if correcting:
-            self.descent.ema = min(self.recipe.ema, CORRECTED_EMA)
-            valid, likelihood = self.mistakes()
-            loss = loss + self.recipe.correction * likelihood
-            told["molecules among own strings"] = torch.tensor(valid)
+        if self.correcting:
+            correction, told["molecules among own strings"] = self.correction()
+            loss = loss + correction
         return {**told, "gradient": self.descent(loss)}
 
-    def mistakes(self) -> tuple[float, Tensor]:
-        """Share of molecules among strings that the network writes as it is now, and the log-likelihood of those that are none, summed and
-        divided by the tokens of all: less of it is more of that share, whose gradient it estimates as a policy's (Williams 1992, Mach.
-        Learn. 8:229) with 1 as the baseline, so that only mistakes are read."""
-        rows = range(self.descent.count * OWN, (self.descent.count + 1) * OWN)
-        model: Any = self.descent.module
-        drawn = sequence.draw(  # with a seed of its own: draws of the finished network share no random numbers with these
-            model, rows, seed=-1 - self.recipe.seed, longest=self.recipe.longest, slots=min(OWN, self.recipe.slots), dtype=self.dtype
-        )
+    @property
+    def correcting(self) -> bool:
+        """Whether the coming step is one of the last, in which own mistakes are made less likely."""
+        return self.recipe.corrected > 0 and self.descent.count >= self.recipe.steps - self.recipe.corrected
+
+    def correction(self, begun: Sequence[str] = ()) -> tuple[Tensor, Tensor]:
+        """What to add to the loss in a step that corrects, and the share of molecules among own strings; these go on from `begun`, one from
+        each, or are whole ones. Meanwhile the weight average forgets faster."""
+        self.descent.ema = min(self.recipe.ema, CORRECTED_EMA)
+        valid, likelihood = self.mistakes(begun)
+        return self.recipe.correction * likelihood, torch.tensor(valid)
+
+    def mistakes(self, begun: Sequence[str] = ()) -> tuple[float, Tensor]:
+        """Share of molecules among strings that the network writes as it is now, and the log-likelihood of what it wrote of those that are
+        none, summed and divided by the tokens of all: less of it is more of that share, whose gradient it estimates as a policy's
+        (Williams 1992, Mach. Learn. 8:229) with 1 as the baseline, so that only mistakes are read."""
+        n = len(begun) or OWN
+        rows, model = range(self.descent.count * n, (self.descent.count + 1) * n), self.descent.module
+        prompt = self._begun(begun) if any(begun) else None
+        drawn = self.sampled(rows, seed=-1 - self.recipe.seed, prompt=prompt, model=model)  # the finished network draws by other numbers
         wrong = [i for i, text in enumerate(self.vocabulary.decoded(drawn.tokens)) if properties.molecule(text) is None]
         if not wrong:
             return 1.0, torch.zeros((), device=self.device)
         tokens = torch.cat([torch.full_like(drawn.tokens[wrong, :1], sequence.START), drawn.tokens[wrong]], 1)
-        likelihood = -self.log_loss(self.descent.module, tokens).sum() / (OWN * self.mean_length)
-        return 1 - len(wrong) / OWN, likelihood
+        own = tokens.clone()
+        if prompt is not None:
+            given = prompt[wrong, : tokens.shape[1] - 1] != PAD
+            own[:, 1 : 1 + given.shape[1]][given] = PAD
+        return 1 - len(wrong) / n, -self.log_loss(model, tokens, own).sum() / (n * self.mean_length)
 
     def spelled(self, smiles: Sequence[str]) -> list[str]:
         """Training strings, some of them begun at a random atom."""
@@ -128,11 +139,11 @@ class Writer:
         seeds = torch.randint(2**31 - 1, (len(smiles),)).tolist()
         return [randomised(s, seed) if turn else s for s, seed, turn in zip(smiles, seeds, chosen.tolist(), strict=True)]
 
-    def log_loss(self, model: Any, tokens: Tensor) -> Tensor:
-        """-log p of each string (n,), in nats."""
+    def log_loss(self, model: Any, tokens: Tensor, counted: Tensor | None = None) -> Tensor:
+        """-log p of each string (n,), in nats; of those tokens only that are not PAD in `counted`, where it is given."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             logits = model(tokens[:, :-1])
-        return sequence.log_loss(logits, tokens)
+        return sequence.log_loss(logits, tokens if counted is None else counted)
 
     # --- drawing ---
 
