@@ -354,7 +354,7 @@ study: Study[Any, Any] = Study(
         "quick": "about a minute of processor time on one core, the verdict included (from single steps)",
         "laptop": "about a minute of processor time for the tuning, and the verdict (from single steps)",
         "paper": "5 actives: 1 s of processor time for the tuning, 4 s for 2,000 draws and what was recovered",
-        "grow": "ZINC, 1,500 steps of 128: 7 min on one thread of a shared 2-core machine, 400 that correct 4 min; 1,900 of 256 were not run",
+        "grow": "ZINC, batches of 128, one thread of a shared 2-core machine: 1,500 steps 7 min, 400 that correct 4 min; 256 not run",
         "goals": "0.9 s of processor time per step of 64 (qed): 10,000 calls in about 2.5 min; not run to the end",
     },
     load=load,
