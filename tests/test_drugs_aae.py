@@ -278,6 +278,16 @@ def test_training_leaves_wishes_out_at_random_and_never_invents_one(trained):
     assert {0, 1, 2, 3} == set(known.sum(1).tolist())
 
 
+def test_smeared_codes_show_fingerprints_that_are_less_the_molecules_own(trained, monkeypatch):
+    learner, bits = trained[0], trained[0].profiles.bits[:300]
+    differ = {}
+    for recoded, smeared in ((0.0, 3.0), (1.0, 0.0), (1.0, 0.5), (1.0, 3.0)):
+        monkeypatch.setattr(learner, "recipe", learner.recipe.model_copy(update={"recoded": recoded, "smeared": smeared}))
+        torch.manual_seed(0)
+        differ[recoded, smeared] = float((learner._shown(bits) != bits.bool()).float().mean())
+    assert differ[0.0, 3.0] == 0 < differ[1.0, 0.0] < differ[1.0, 0.5] < differ[1.0, 3.0]
+
+
 # ----------------------------------------------------------------------------------------------------------------- the learner
 
 

@@ -70,6 +70,9 @@ class FingerprintRecipe(StringRecipe):
     recoded: float = Field(
         0.5, ge=0, le=1, description="Share of training strings that are told the fingerprint which the autoencoder makes of theirs."
     )
+    smeared: float = Field(
+        0.0, ge=0, le=3, description="Noise on the codes of those fingerprints, in the prior's deviations: wishes then weigh more."
+    )
     candidates: PositiveInt = Field(
         256, le=4096, description="Codes among which one is chosen for each row with wishes; 1: any code.",
         json_schema_extra={"drawing": True},
@@ -119,8 +122,11 @@ class FingerprintAutoencoder:
 
     def _shown(self, bits: Tensor) -> Tensor:
         """The fingerprints that the strings are told: their own, or what the autoencoder makes of them, which is what they are drawn
-        from later."""
+        from later. A code of the prior is never quite that of a molecule, nor of one that is as wished: where codes are smeared in
+        training, strings learn to follow the wish where fingerprint and wish disagree."""
         code = self.coding.codes(bits.float(), torch.randn(len(bits), self.recipe.latent).to(self.device))
+        if self.recipe.smeared:
+            code = code + self.recipe.smeared * torch.randn(code.shape).to(self.device)
         again = torch.rand(bits.shape).to(self.device) < self.coding.logits(code).sigmoid()
         recoded = torch.rand(len(bits), 1).to(self.device) < self.recipe.recoded
         return torch.where(recoded, again, bits.bool())
