@@ -75,7 +75,8 @@ class _Sheet:
 
     def __init__(self, strings: Sequence[str], table: Table) -> None:
         self.table = table
-        self.words = [_words(s) for s in strings]
+        # Of a molecule the canonical string: a program may write it from another atom on, or without aromatic atoms, and be right.
+        self.words = [_words(c or s) for c, s in zip(table.canonical.tolist(), strings, strict=True)]
         self._known: dict[str, Array] = {}
 
     def __len__(self) -> int:
@@ -324,11 +325,12 @@ def _textual(sheets: Mapping[str, _Sheet], tokens: Sequence[str]) -> list[Statis
             lambda sheet: np.where(sheet.table.valid, 0.0, 1.0)[:, None], np.zeros(1), "no molecule", rival=SHUFFLED, bars=True,
         ),
         distribution(
-            "length", "tokens", "Tokens of a string. Distance: Wasserstein-1.", lambda sheet: sheet["length"],
-            np.linspace(0, longest + 1, 61), rival=ONE,
+            "length", "tokens", "Tokens of the canonical string; of what is no molecule, of its own. Distance: Wasserstein-1.",
+            lambda sheet: sheet["length"], np.linspace(0, longest + 1, 61), rival=ONE,
         ),
         counted(
-            "tokens", "row", "How often each token stands in a string", tokens, lambda sheet: sheet["tokens"], rival=ONE,
+            "tokens", "row", "How often each token stands in the canonical string; in what is no molecule, in its own", tokens,
+            lambda sheet: sheet["tokens"], rival=ONE,
             most=max(1, min(most, MOST_COUNTED)),
         ),
         distribution(
