@@ -121,6 +121,14 @@ def test_a_generator_that_knows_ten_molecules_is_caught(zoo):
     assert named(evidence)["coverage (share missed)"].gap > 0.4
 
 
+def test_a_variant_that_is_its_prototype_is_no_memory_of_held_out_nature(zoo):
+    nature, _, training = zoo
+    plain = named(verdict(nature, nature, training))["memorisation ratio"]
+    assert plain.beside["drawn in held-out"] == len(nature)
+    asked = compounds(texts(nature), [*texts(nature[:-3]), *texts(training[:3])])
+    assert named(verdict(nature, asked, training))["memorisation ratio"].beside["drawn in held-out"] == 3
+
+
 def test_molecules_that_are_written_in_another_way_are_no_other_molecules(zoo):
     from rdkit import Chem
 

@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simulacra.evidence import Check
 from simulacra.sciences.drugs import chemnet, metrics
@@ -28,9 +29,11 @@ FEWEST = 100  # valid molecules on a side below which no set is compared with an
 
 
 def checks(
-    nature: Table, drawn: Table, ngram: Table, *, training: Table | None, copied: Table | None, counted_on: str = "training"
-) -> tuple[list[Check], list[str]]:
-    """Checks of the drawn rows, in draw order, and remarks. `copied` are rows of training."""
+    nature: Table, drawn: Table, ngram: Table, *, training: Table | None, copied: Table | None, counted_on: str = "training",
+    new: NDArray[np.bool_] | None = None,
+) -> tuple[list[Check], list[str]]:  # fmt: skip
+    """Checks of the drawn rows, in draw order, and remarks. `copied` are rows of training; `new` says which drawn rows are not the very
+    molecule that they were asked to vary, which nobody has to remember."""
     found = counting(nature, drawn, ngram, training, copied)
     told = [f"n-gram strings: {len(ngram)} strings of an n-gram model counted on {counted_on}, {ngram.valid.mean():.1%} valid."]
     valid = {"nature": nature[nature.valid], "drawn": drawn[drawn.valid], "n-gram": ngram[ngram.valid]}
@@ -41,7 +44,7 @@ def checks(
         compared, more = distributions(valid["nature"], valid["drawn"], valid["n-gram"], copied)
         found, told = [*found, *compared], [*told, *more]
     if training is not None:
-        check, more = memorised(nature, drawn, training)
+        check, more = memorised(nature, drawn if new is None else drawn[new], training)
         found, told = [*found, *check], [*told, *more]
     return found, told
 

@@ -22,7 +22,7 @@ from simulacra.evidence import Evidence, Statistic, average, compare, counted, d
 from simulacra.measures import distance
 from simulacra.sciences.drugs import chemnet, metrics
 from simulacra.sciences.drugs.checks import COPIED, NGRAM, checks
-from simulacra.sciences.drugs.data import Compounds, texts
+from simulacra.sciences.drugs.data import Compounds, prompts, texts
 from simulacra.sciences.drugs.measuring import (
     ACTIVATIONS,
     BITS,
@@ -140,6 +140,7 @@ def judge(
     ngram, copied, shown = _beside(strings, tables, known, parts)
     found, more = checks(
         tables["nature"], tables["drawn"], ngram[1], training=shown, copied=copied, counted_on="training" if known else "nature itself",
+        new=_new(tables["drawn"], prompts(drawn[:MOST])),
     )  # fmt: skip
     told += more
     if not known:
@@ -153,6 +154,14 @@ def judge(
     evidence = compare(chosen, sheets["nature"], sheets["drawn"], rivals, seed=seed, permutations=permutations, halves=halves)
     counts = [_counts(name, tables[name], len(sheets[name])) for name in ("nature", "drawn")]
     return dataclasses.replace(evidence, checks=found, remarks=[*counts, *told, *left_out])
+
+
+def _new(drawn: Table, asked: Sequence[str]) -> NDArray[np.bool_] | None:
+    """Which rows are not the molecule that they began with; None where rows began with nothing."""
+    if not any(asked):
+        return None
+    flat = {text: name for text, name in zip(asked, measure(asked, (IDENTITY,)).flat.tolist(), strict=True) if name}
+    return np.array([name != flat.get(text) for text, name in zip(asked, drawn.flat.tolist(), strict=True)])
 
 
 def _counts(name: str, table: Table, compared: int) -> str:
