@@ -106,7 +106,7 @@ def _middle(law: Law) -> Tensor:
     return law.cosmology.low.new_zeros(1, law.numbers).float()
 
 
-laptop = DiffusionRecipe(steps=800, batch=32, draws=1200, threads=1)
+laptop = DiffusionRecipe(steps=1600, batch=32, draws=1200, threads=1)
 
 study = Study(
     title="Weak-lensing maps of an asked universe by diffusion",
@@ -122,7 +122,7 @@ study = Study(
     },
     expect={
         "quick": "about 1 min of processor time on one core, data and verdict included",
-        "laptop": "13 min of training on one thread of a busy 2-core machine, and 8 min there for 2,400 draws and the verdict",
+        "laptop": "7 min of training on one thread of a 2-core machine, and 4 to 8 min for 2,400 draws and the verdict",
         "paper": "not run: 200,000 steps at 256 px want a GPU",
     },
     build=build,
