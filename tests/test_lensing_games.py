@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from simulacra import pipeline
 from simulacra.descent import under
 from simulacra.measures import field
 from simulacra.pipeline import draw_like
@@ -284,6 +285,29 @@ def test_a_generator_of_your_maps_asks_for_their_size_not_for_that_of_simulation
     learner = ddpm.build(recipe, framing.load(recipe).train)
     assert learner.ask(3, {}).degrees.tolist() == [0.5] * 3
     assert draw_like(learner, learner.ask(3, {}), seed=0, device=CPU).universe.isnan().all()
+
+
+def test_the_law_of_maps_of_one_universe_or_of_unknown_ones_is_measured_too():
+    told = drawn_from(0.3, 0.8, 400, 7)
+    for maps in (told, data.maps(told.kappa.numpy(), DEGREES)):
+        law = Law.fitted(maps)
+        assert law.numbers == 0
+        again = Law.blank(SIDE, law.state_dict())
+        again.load_state_dict(law.state_dict())
+        spectra = [field.power_spectrum(one.kappa.double().numpy())[1].mean(0) for one in (maps, copies(again, maps))]
+        assert np.abs(spectra[1] / spectra[0] - 1)[1:].max() < 0.15
+        assert copies(law, maps).kappa.std() == pytest.approx(float(maps.kappa.std()), rel=0.05)
+
+
+@pytest.mark.parametrize("system", [ddpm, cosmogan])
+def test_maps_of_an_unknown_universe_are_learned_saved_drawn_and_judged(system, tmp_path, training):
+    name = f"lensing.{system.__name__.rpartition('.')[2]}"
+    path = written(tmp_path, training.kappa[:300].numpy(), side_deg=3.5)
+    recipe = smallest(system.study.recipes["quick"], data=path, steps=2, draws=24)
+    run, outcome = pipeline.run(name, "quick", recipe, tmp_path / "run")
+    assert outcome.finished
+    assert (run.path / "evidence.json").is_file()
+    assert system.study.restore(recipe, run.state()[1]).ask(2, {}).universe.isnan().all()
 
 
 def test_draws_share_no_random_numbers_with_simulated_maps_of_the_same_seed():

@@ -48,7 +48,7 @@ class Cosmology(nn.Module):
 
     low: Tensor
     high: Tensor
-    usual: Tensor
+    stored: Tensor
     varies: Tensor
 
     def __init__(self, universe: Tensor) -> None:
@@ -58,12 +58,18 @@ class Cosmology(nn.Module):
         self.register_buffer("low", filled.min(0).values)
         self.register_buffer("high", filled.max(0).values)
         self.register_buffer("varies", known & (self.high - self.low > 1e-6 * self.high.abs()))
-        self.register_buffer("usual", torch.where(known, filled.mean(0), torch.full((4,), math.nan, dtype=torch.float64)))
+        # 0, which no universe has, where training does not say: states of runs hold finite numbers only.
+        self.register_buffer("stored", torch.where(known, filled.mean(0), torch.zeros(4, dtype=torch.float64)))
 
     @property
     def numbers(self) -> int:
         """d: how many parameters a network is told."""
         return int(self.varies.sum())
+
+    @property
+    def usual(self) -> Tensor:
+        """The mean (4,) of each parameter in training; nan where its maps do not tell."""
+        return torch.where(self.stored == 0, math.nan, self.stored)
 
     def completed(self, universe: Tensor) -> Tensor:
         """Universes (n, 4) with the usual values of training where they say nothing (nan)."""
@@ -88,7 +94,7 @@ class Cosmology(nn.Module):
 
 def monomials(u: Tensor, degree: int) -> Tensor:
     """All products of up to `degree` of the columns of u (n, d), (n, f); the first is 1."""
-    columns = [torch.ones_like(u[:, :1])]
+    columns = [u.new_ones(len(u), 1)]  # also where u has no column
     for order in range(1, degree + 1):
         columns += [u[:, list(which)].prod(1, keepdim=True) for which in combinations_with_replacement(range(u.shape[1]), order)]
     return torch.cat(columns, 1)
