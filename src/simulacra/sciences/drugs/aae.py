@@ -341,6 +341,7 @@ paper = FingerprintRecipe(
 )  # fmt: skip
 laptop = FingerprintRecipe(
     prior="drugs.lstm", critic_lr=4e-3, steps=5_000, batch=128, lr=2e-3, ema=0.99, state_width=128, draws=10_000, threads=1,
+    recoded=0.75, smeared=0.7,
 )  # fmt: skip
 quick = FingerprintRecipe(
     hidden=128, layers=2, steps=600, batch=64, fingerprints=256, code_lr=2e-3, lr=5e-3, ema=0.98, warmup=20, draws=400, longest=80,
