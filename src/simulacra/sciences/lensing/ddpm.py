@@ -106,14 +106,18 @@ def _middle(law: Law) -> Tensor:
     return law.cosmology.low.new_zeros(1, law.numbers).float()
 
 
-laptop = DiffusionRecipe(steps=1600, batch=32, draws=1200, threads=1)
+laptop = DiffusionRecipe(
+    steps=1600, batch=32, draws=1200, threads=1, omega_m=(0.2, 0.24, 0.28, 0.32, 0.36, 0.4), sigma_8=(0.6, 0.68, 0.76, 0.84, 0.92, 1.0),
+    each=200,
+)  # fmt: skip
 
 study = Study(
     title="Weak-lensing maps of an asked universe by diffusion",
     source="Ho, Jain, Abbeel 2020, arXiv:2006.11239, on the maps of Mustafa et al. 2017, arXiv:1706.02390",
     recipes={
         "quick": laptop.model_copy(
-            update={"side": 32, "each": 100, "judged_each": 40, "widths": (16, 32), "steps": 250, "draws": 120, "walk": 16, "ema": 0.98}
+            update={"side": 32, "omega_m": (0.2, 0.3, 0.4), "sigma_8": (0.6, 0.8, 1.0), "each": 100, "judged_each": 40,
+                    "widths": (16, 32), "steps": 250, "draws": 120, "walk": 16, "ema": 0.98}
         ),
         "laptop": laptop,
         "paper": laptop.model_copy(

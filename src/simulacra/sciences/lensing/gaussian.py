@@ -5,7 +5,7 @@
     <|g(k)|^2> = P(k; theta)   the power of each Fourier mode of g
     theta                      Omega_m, sigma_8, w, redshift of the sources: those of them that differ between training maps
 
-Quantiles and log P are polynomials of second degree in u, the logarithms of theta in units of their spread in training, or of a lower
+Quantiles and log P are polynomials of third degree in u, the logarithms of theta in units of their spread in training, or of a lower
 degree where training has too few universes. P is a smooth function of |k| besides (a cubic spline in log |k|).
 
 A Gaussian field with this P, sent through q, is the *copula*: a generator without a network. Where nature is log-normal it is nature's
@@ -35,6 +35,7 @@ from simulacra.study import Refused
 Array = NDArray[np.float64]
 
 REACH, KNOTS = 3.25, 53  # quantiles from -REACH to REACH standard deviations of g; beyond, the last slopes go on as an exponential
+HIGHEST = 3  # degree of the polynomials in the universe
 SPLINES = 9  # cubic splines in log |k|
 MEASURED = 1 << 22  # pixels of one universe from which its law is measured, at most
 WIDEST = 0.02  # of the trained range: how far outside it a universe may lie before a warning
@@ -112,8 +113,8 @@ class Polynomial(nn.Module):
 
     @classmethod
     def fitted(cls, u: Tensor, values: Tensor) -> Polynomial:
-        """Least squares over universes u (m, d) with values (m, k); of the highest degree, 2 at most, that leaves a universe over."""
-        degree = max((k for k in (1, 2) if math.comb(u.shape[1] + k, k) < len(u)), default=0) if u.shape[1] else 0
+        """Least squares over universes u (m, d) with values (m, k); of the highest degree, 3 at most, that leaves a universe over."""
+        degree = max((k for k in range(1, HIGHEST + 1) if math.comb(u.shape[1] + k, k) < len(u)), default=0) if u.shape[1] else 0
         found = torch.linalg.lstsq(monomials(u, degree).double(), values.double()).solution
         return cls(degree, found.float().contiguous())  # laid out as a loaded one is, or products round otherwise
 
@@ -298,7 +299,7 @@ class Law(nn.Module):
     def blank(cls, side: int, state: Mapping[str, Tensor]) -> Law:
         """One for maps of `side` into which `state` can be loaded."""
         d, terms = int(state["cosmology.varies"].sum()), len(state["power.mean.coefficient"])
-        degree = next(k for k in (0, 1, 2) if math.comb(d + k, k) == terms)
+        degree = next(k for k in range(HIGHEST + 1) if math.comb(d + k, k) == terms)
         marginal = Marginal(Polynomial.blank(d, degree, KNOTS))
         cosmology = Cosmology(torch.zeros(1, 4))
         cosmology.load_state_dict(under(state, "cosmology"))  # how many numbers a network is told, it must know at once
