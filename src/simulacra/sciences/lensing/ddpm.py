@@ -108,7 +108,7 @@ def _middle(law: Law) -> Tensor:
 
 laptop = DiffusionRecipe(
     steps=1600, batch=32, draws=1200, threads=1, omega_m=(0.2, 0.24, 0.28, 0.32, 0.36, 0.4), sigma_8=(0.6, 0.68, 0.76, 0.84, 0.92, 1.0),
-    each=200,
+    each=200, walk=60,
 )  # fmt: skip
 
 study = Study(
@@ -126,7 +126,7 @@ study = Study(
     },
     expect={
         "quick": "about 1 min of processor time on one core, data and verdict included",
-        "laptop": "7 min of training on one thread of a 2-core machine, and 4 to 8 min for 2,400 draws and the verdict",
+        "laptop": "7 min of training on one thread of a 2-core machine, and 8 to 15 min for 2,400 draws and the verdict",
         "paper": "not run: 200,000 steps at 256 px want a GPU",
     },
     build=build,
