@@ -52,6 +52,8 @@ def baseline(plain, asked, seed):
     def write(prompts):
         rows = [i for i, text in enumerate(prompts) if known(text)]  # of the others nothing can be written
         out = [""] * len(prompts)
+        if not rows:
+            return out
         begun = writer._begun([prompts[i] for i in rows])
         for i, text in zip(rows, writer.vocabulary.decoded(writer.sampled(rows, seed=seed, prompt=begun).tokens), strict=True):
             out[i] = text

@@ -197,7 +197,7 @@ def test_corrections_go_on_from_fragments_and_draw_from_the_last_state(recipe):
     assert sum(told[-10:]) / 10 > sum(told[:10]) / 10 + 0.02
     assert not learner.looking
     assert learner.model is learner.writer.descent.average
-    begun = learner._begun(["CCCCOCCN", "C", "c1ccccc1CCO"])
+    begun = learner._beginnings(["CCCCOCCN", "C", "c1ccccc1CCO"])
     assert begun[1] == ""
     assert begun[0]
 

@@ -54,7 +54,7 @@ class Descent:
     def _fall(self) -> float:
         if not self.horizon:
             return 1.0
-        begun = max((fall for fall in ((0, 1.0), *self.restarts) if fall[0] <= self.count), default=(0, 1.0))
+        begun = max(fall for fall in ((0, 1.0), *self.restarts) if fall[0] <= self.count)
         end = min((step for step, _ in self.restarts if step > self.count), default=self.horizon)
         part = min((self.count - begun[0]) / max(end - begun[0], 1), 1.0)
         return 0.5 * (1 + math.cos(math.pi * part)) * begun[1]

@@ -53,6 +53,7 @@ Objective = Literal["aae", "vae"]
 class FingerprintRecipe(StringRecipe):
     """An autoencoder of fingerprints, and a decoder from fingerprints to strings."""
 
+    corrected: int = Field(0, ge=0, le=0, description="No such steps here: drugs.lstm and drugs.transfer have them.")
     objective: Objective = Field("aae", description="How codes are made standard normal: aae, by a game; vae, by a bound.")
     latent: PositiveInt = Field(20, description="Numbers of a code.")
     activation: Literal["tanh", "relu"] = Field("tanh", description="Of encoder and decoder.")

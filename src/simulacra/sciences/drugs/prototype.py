@@ -62,6 +62,7 @@ class PrototypeRecipe(writer.StringRecipe):
     alike: float = Field(
         1.0, gt=0, le=1, description="Training molecules with this ECFP4 Tanimoto similarity to one of `without` go too; 1: only its own."
     )
+    corrected: int = Field(0, ge=0, le=0, description="No such steps here: drugs.lstm and drugs.transfer have them.")
     notation: Spelling = Field(  # type: ignore[assignment]  # more than a writer takes
         "smiles", description="smiles: whole tokens; characters: every character a token, as published; selfies."
     )

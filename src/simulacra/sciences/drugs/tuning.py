@@ -79,7 +79,7 @@ class Tuner:
             told["forgotten"] = forgotten.detach()
             loss = loss + recipe.guard * forgotten
         if writer.correcting:
-            correction, told["molecules among own strings"] = writer.correction(self._begun(texts(batch)) if recipe.fragments else ())
+            correction, told["molecules among own strings"] = writer.correction(self._beginnings(texts(batch)) if recipe.fragments else ())
             loss = loss + correction
         told["gradient"] = writer.descent(loss)
         self.steps += 1
@@ -103,7 +103,7 @@ class Tuner:
                 out.append(text)
         return [one if self._known(one) else text for one, text in zip(out, smiles, strict=True)]
 
-    def _begun(self, smiles: Sequence[str]) -> list[str]:
+    def _beginnings(self, smiles: Sequence[str]) -> list[str]:
         """A fragment of each molecule, or two that are to be linked, as the beginnings of strings; "" where it has none."""
         link = (torch.rand(len(smiles)) < self.recipe.links).tolist() if "." in self.writer.vocabulary.number else [False] * len(smiles)
         seeds = torch.randint(1, 2**31 - 1, (len(smiles),)).tolist()
