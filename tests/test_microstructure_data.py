@@ -266,9 +266,9 @@ def test_slices_that_do_not_make_one_volume_are_refused(solid, tmp_path):
 
 def test_no_voxel_of_one_volume_both_trains_and_judges(tmp_path):
     number = np.arange(40 * 16 * 16).reshape(40, 16, 16)
-    slabs = data.regions(40, 8)
+    slabs = data.slabs(40, 8)
     assert [slab.stop - slab.start for slab in slabs] == [22, 8, 10]
-    train = data.at_random(number[slabs[0]], 8, 200, seed=0)
+    train = data.at_random([number[slabs[0]]], 8, 200, seed=0)
     others = [data.on_grid(number[slab], 8) for slab in slabs[1:]]
     parts = [set(np.unique(part).tolist()) for part in (train, *others)]
     assert not parts[0] & (parts[1] | parts[2])
@@ -276,7 +276,7 @@ def test_no_voxel_of_one_volume_both_trains_and_judges(tmp_path):
     assert len(np.unique(others[1])) == others[1].size  # side by side
     assert len({tuple(cube.ravel()[:1]) for cube in train}) > 150  # at many places
     with pytest.raises(Refused, match="take a smaller --side"):
-        data.regions(40, 16)
+        data.slabs(40, 16)
 
 
 def test_one_large_volume_is_split_by_region_and_says_how_many_cubes_are_apart(tmp_path):
@@ -290,6 +290,44 @@ def test_one_large_volume_is_split_by_region_and_says_how_many_cubes_are_apart(t
     assert len(next(iter(split.files.values()))) == 64
     with pytest.raises(Refused, match=r"smaller than the training cube of 100; give --side 21"):
         framing.load(recipe.model_copy(update={"side": 100}))
+
+
+def test_blocks_share_no_voxel_and_spread_every_part_over_the_volume():
+    shape = (70, 64, 100)
+    found = data.blocks(shape, 8)
+    owner = np.zeros(shape, int)
+    for number, boxes in enumerate(found.values(), start=1):
+        for box in boxes:
+            assert (owner[box] == 0).all()
+            owner[box] = number
+    assert (owner > 0).all()
+    shares = [(owner == number).mean() for number in (1, 2, 3)]
+    np.testing.assert_allclose(shares, [5 / 8, 1 / 8, 1 / 4], atol=0.03)
+    held_out = owner == 3
+    for axis in range(3):  # each half of the volume holds its share, and held-out blocks touch by edges at most
+        halves = [half.mean() for half in np.array_split(held_out, 2, axis)]
+        assert min(halves) > 0.2
+        edges = np.flatnonzero(np.diff(owner, axis=axis).any(axis=tuple(a for a in range(3) if a != axis)))
+        for edge in edges:
+            assert not (held_out.take(edge, axis) & held_out.take(edge + 1, axis)).any()
+    with pytest.raises(Refused, match="hold 1 blocks of 40, too few for three parts"):
+        data.blocks((70, 64, 70), 20)
+
+
+def test_blocks_of_one_volume_bring_its_parts_closer_than_slabs(tmp_path):
+    depth = np.arange(96)[:, None, None]
+    solid = (np.random.default_rng(0).random((96, 96, 96)) < 0.2 + 0.6 * depth / 96).astype(np.uint8)  # a gradient along the depth
+    data.write(volumes(solid, 2.0), tmp_path / "rock.npz")
+    recipe = framing.MicrostructureRecipe(side=12, places=300, data=tmp_path / "rock.npz")
+
+    def shift(split):
+        return abs(split.train.solid.double().mean() - split.held_out.solid.double().mean())
+
+    slabs, blocks = framing.load(recipe), framing.load(recipe.model_copy(update={"regions": "blocks"}))
+    assert "held out 16 blocks: 0." in blocks.origin
+    assert shift(slabs) > 0.2
+    assert shift(blocks) < 0.05
+    assert len(blocks.held_out) == 16 * 8
 
 
 def test_many_volumes_are_divided_and_cut_after_that(tmp_path):

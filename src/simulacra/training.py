@@ -44,6 +44,12 @@ def device_of(choice: str) -> torch.device:
     return torch.device(choice)
 
 
+def dtype_of(precision: str, device: torch.device) -> torch.dtype:
+    """The type of matrix products that a recipe's `precision` field names; auto: bfloat16 where the processor has it."""
+    fast = device.type == "cuda" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.bfloat16 if precision == "bfloat16" or (precision == "auto" and fast) else torch.float32
+
+
 def epoch_order(samples: Samples, batch: int, seed: int, epoch: int) -> list[Tensor]:
     """Row indices of the batches of one epoch: every row at most once, all batches full, one bucket per batch."""
     rng = torch.Generator().manual_seed(_mixed(seed, 1, epoch))

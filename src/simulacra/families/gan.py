@@ -262,19 +262,21 @@ class Game(Generic[S]):
     puts drawn rows together under the conditions of `like`, and `blend` makes conditions between two. `view`, where given, is applied
     to real and drawn rows alike before the critic sees them: a symmetry of nature folded away. `augment`, where given (`augmented`,
     say), comes after it; a real row and the drawn row beside it get the same random numbers. The penalty, which costs two backward
-    passes, is estimated from the first `penalised` rows of a share (all where None). Raises `Refused` where the rules penalise a
-    critic that normalises over the batch.
+    passes, is estimated from the first `penalised` rows of a share (all where None). `precision` is that of the products of a move,
+    float32 or bfloat16; weights, losses and draws are float32. Raises `Refused` where the rules penalise a critic that normalises over
+    the batch.
     """
 
     def __init__(
         self, generator: Descent, critic: Descent, *, rules: Rules, latent: int,
         rows_of: Callable[[S], tuple[Tensor, Tensor | None]], samples_from: Callable[[Tensor, S], S],
         view: Callable[[Tensor], Tensor] = lambda rows: rows, critic_steps: int = 1, penalised: int | None = None,
-        augment: Augment | None = None, blend: Blend = between,
+        augment: Augment | None = None, blend: Blend = between, precision: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
         self.generator, self.critic, self.rules, self.latent = generator, critic, rules, latent
         self.rows_of, self.samples_from, self.view = rows_of, samples_from, view
         self.critic_steps, self.penalised, self.augment, self.blend = critic_steps, penalised, augment, blend
+        self.precision = precision
         coupled = [name for name, layer in critic.module.named_modules() if isinstance(layer, BATCH_NORMS)]
         if coupled and rules.penalty is not None and rules.weight:
             raise Refused(
@@ -291,20 +293,26 @@ class Game(Generic[S]):
             # The generator descends on the rows that its critic saw last: half the price of drawing anew, and the same law.
             with torch.set_grad_enabled(k == len(shares) - 1):
                 z = torch.randn(len(real), self.latent, device=real.device)
-                drawn = self.view(_call(self.generator.module, z, condition))
+                drawn = self.view(self._played(self.generator.module, z, condition))
                 if self.augment is not None:
                     u = torch.rand(len(real), CHANCES, device=real.device)
                     real, drawn = self.augment(real, u), self.augment(drawn, u)
             watched = self._criticise(real, drawn.detach(), condition)
         return watched | self._answer(real, drawn, condition)
 
+    def _played(self, player: nn.Module, x: Tensor, condition: Tensor | None) -> Tensor:
+        """What a player makes of x, in float32 however its products are computed."""
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
+            found = _call(player, x, condition)
+        return found.to(x.dtype)
+
     def _heard(self, rows: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """What the critic says of each row: its score (n,), and its loss (n,) on the row's class where the rules ask for one."""
         if self.rules.naming is None:
-            return _call(self.critic.module, rows, condition), None
+            return self._played(self.critic.module, rows, condition), None
         if condition is None:
             raise Refused("the rules ask the critic to name the class of each row, but the samples have none")
-        said = self.critic.module(rows)
+        said = self._played(self.critic.module, rows, None)
         return said[:, 0], self.rules.naming(said[:, 1:], condition)
 
     def _criticise(self, real: Tensor, drawn: Tensor, condition: Tensor | None) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ from simulacra.sciences.calorimeter.framing import ShowerRecipe
 from simulacra.sciences.calorimeter.players import LABEL, Generating, Judging, Telling
 from simulacra.sciences.calorimeter.voxels import Asked, Law, turned
 from simulacra.study import Noise, Study
-from simulacra.training import device_of
+from simulacra.training import device_of, dtype_of
 
 LEVELS = 1000  # of noise
 NOISE = {"layers": (0.02, 5.0), "cells": (0.05, 3.0)}  # least and largest noise over signal, for numbers of about unit variance
@@ -63,6 +63,9 @@ class ShowerGenerator(ShowerRecipe):
     layer_walk: PositiveInt = Field(30, description="Steps in which layers are drawn (diffusion).", json_schema_extra={"drawing": True})
     walk: PositiveInt = Field(12, description="Steps in which cells are drawn (diffusion).", json_schema_extra={"drawing": True})
     latent: PositiveInt = Field(200, description="Normal numbers that a shower is drawn from (3dgan).")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "float32", description="Of products in a move of the game; auto: bfloat16 where the processor has it (3dgan)."
+    )
     lr: float = Field(1e-3, gt=0, le=0.1, description="Learning rate; that of the diffusion falls to 0 on a half cosine over the steps.")
 
 
@@ -204,14 +207,18 @@ def measured(recipe: ShowerGenerator, law: Law, training: Showers) -> dict[str, 
 class ShowerGame(Game[Showers]):
     """The published game. The generator is asked for energies of its own, uniform over those of training."""
 
-    def __init__(self, generator: Descent, critic: Descent, *, latent: int, grid: tuple[int, int, int]) -> None:
+    def __init__(
+        self, generator: Descent, critic: Descent, *, latent: int, grid: tuple[int, int, int], precision: torch.dtype = torch.float32
+    ) -> None:  # fmt: skip
         self.grid = grid
         rules = Rules(
             critic=lambda real, drawn: CROSS * (F.softplus(-real) + F.softplus(drawn)),
             generator=lambda real, drawn: CROSS * F.softplus(-drawn),
             naming=percent_off,
         )
-        super().__init__(generator, critic, rules=rules, latent=latent, rows_of=self._rows, samples_from=self._showers)
+        super().__init__(
+            generator, critic, rules=rules, latent=latent, rows_of=self._rows, samples_from=self._showers, precision=precision
+        )
 
     @property
     def asked(self) -> Asked:
@@ -255,7 +262,7 @@ class ShowerGame(Game[Showers]):
     def _drawn(self, n: int) -> tuple[Tensor, Tensor]:
         low, high = self.asked.low.exp() / LABEL, self.asked.high.exp() / LABEL
         label = low + (high - low) * torch.rand(n).to(low)
-        return label, self.generator.module(torch.randn(n, self.latent).to(low), label)
+        return label, self._played(self.generator.module, torch.randn(n, self.latent).to(low), label)
 
     def _taught(self, rows: Tensor, label: Tensor, sign: float) -> Tensor:
         score, off = self._heard(rows, label)
@@ -282,8 +289,8 @@ def unplayed(recipe: ShowerGenerator, asked: Asked, grid: tuple[int, int, int]) 
     corrects for their short memory."""
     device, (cells, *_) = device_of(recipe.device), grid
     rms = {"lr": recipe.lr, "betas": (0.0, 0.9)}
-    generator = Descent(Generating(cells, recipe.latent, asked).to(device), **rms)  # type: ignore[arg-type]
-    return ShowerGame(generator, Descent(Judging(cells).to(device), **rms), latent=recipe.latent, grid=grid)  # type: ignore[arg-type]
+    generator, critic = (Descent(player.to(device), **rms) for player in (Generating(cells, recipe.latent, asked), Judging(cells)))  # type: ignore[arg-type]
+    return ShowerGame(generator, critic, latent=recipe.latent, grid=grid, precision=dtype_of(recipe.precision, device))
 
 
 # --------------------------------------------------------------------------------------------------------------- study

@@ -36,7 +36,7 @@ from simulacra.sciences.drugs.data import Compounds, as_bytes, prompts, texts
 from simulacra.sciences.drugs.tokens import PAD, Spelling, UnknownToken, Vocabulary, shortened
 from simulacra.sciences.drugs.variation import Sizes, Spread, Variation, begin_as_published
 from simulacra.study import Noise, Refused, Split, Study
-from simulacra.training import device_of
+from simulacra.training import device_of, dtype_of
 
 SHOWN = 2000  # molecules drawn for the figures of all systems
 ALPHABET = "#()+-/12345678=@BCFHINOPS[\\]clnors"  # the 34 characters of the paper, which are those of ZINC250k
@@ -100,7 +100,7 @@ class Varier:
     def __init__(self, recipe: PrototypeRecipe, vocabulary: Vocabulary, mean_length: float) -> None:
         self.recipe, self.vocabulary, self.mean_length = recipe, vocabulary, mean_length
         self.device = device_of(recipe.device)
-        self.dtype = writer.precision_of(recipe, self.device)
+        self.dtype = dtype_of(recipe.precision, self.device)
         self.latent = recipe.latent
         self.calibrations: dict[int, dial.Calibration] = {}
         model = Variation(len(vocabulary), Sizes.of(recipe))

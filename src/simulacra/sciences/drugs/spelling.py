@@ -22,8 +22,8 @@ from simulacra.nets.language import LanguageModel, State
 from simulacra.sciences.drugs.data import WISHES
 from simulacra.sciences.drugs.fingerprints import KEYS
 from simulacra.sciences.drugs.tokens import PAD, Vocabulary
-from simulacra.sciences.drugs.writer import StringRecipe, falls, precision_of, randomised
-from simulacra.training import device_of
+from simulacra.sciences.drugs.writer import StringRecipe, falls, randomised
+from simulacra.training import device_of, dtype_of
 
 TOLD = KEYS + 2 * len(WISHES)  # numbers that the first state is made from
 BESIDE = 32
@@ -79,7 +79,7 @@ class Speller:
     def __init__(self, recipe: StringRecipe, vocabulary: Vocabulary, mean_length: float, width: int) -> None:
         self.recipe, self.vocabulary, self.mean_length = recipe, vocabulary, mean_length
         self.device = device_of(recipe.device)
-        self.dtype = precision_of(recipe, self.device)
+        self.dtype = dtype_of(recipe.precision, self.device)
         model = Spelling(recipe, len(vocabulary), width).to(self.device)
         self.descent = Descent(
             model, lr=recipe.lr, betas=(0.9, 0.99), clip=1.0, ema=recipe.ema, warmup=min(recipe.warmup, recipe.steps // 10),

@@ -21,7 +21,7 @@ from simulacra.sciences.drugs import properties
 from simulacra.sciences.drugs.data import Compounds, as_bytes, prompts, texts
 from simulacra.sciences.drugs.tokens import PAD, Notation, Vocabulary
 from simulacra.study import Noise, Recipe, Refused
-from simulacra.training import device_of
+from simulacra.training import device_of, dtype_of
 
 ROWS = 10_000  # of one block of a draw: so many strings are held, however many are asked for
 OWN = 256  # strings of its own that a step looks at for mistakes
@@ -62,12 +62,6 @@ class StringRecipe(Recipe):
     )
 
 
-def precision_of(recipe: StringRecipe, device: torch.device) -> torch.dtype:
-    """The type that products are computed in."""
-    fast = device.type == "cuda" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return torch.bfloat16 if recipe.precision == "bfloat16" or (recipe.precision == "auto" and fast) else torch.float32
-
-
 def falls(recipe: StringRecipe) -> list[tuple[int, float]]:
     """When the learning rate of a recipe begins to fall once more, and from which share of its height."""
     again = [(recipe.restart, 0.5), (recipe.steps - recipe.corrected, 0.1)]
@@ -80,7 +74,7 @@ class Writer:
     def __init__(self, recipe: StringRecipe, vocabulary: Vocabulary, mean_length: float) -> None:
         self.recipe, self.vocabulary, self.mean_length = recipe, vocabulary, mean_length
         self.device = device_of(recipe.device)
-        self.dtype = precision_of(recipe, self.device)
+        self.dtype = dtype_of(recipe.precision, self.device)
         model = LanguageModel(
             len(vocabulary), embedding=recipe.embedding, hidden=recipe.hidden, layers=recipe.layers, dropout=recipe.dropout
         ).to(self.device)

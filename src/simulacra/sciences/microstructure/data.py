@@ -3,16 +3,18 @@
 One row is one box of voxels: 1 where the solid (grain, inclusion) is, 0 in the pore (matrix), with the edge of a voxel in micrometres
 where it is known. Boxes are cut from larger structures and are not periodic: no statistic may wrap around their faces.
 
-Cubes cut from one volume are not independent where they overlap or touch. `split` divides the volume by region along one axis,
-training first, validation between, held-out last, so that no voxel trains and judges; training cubes lie at random places of their
-region and overlap, those of validation and held-out stand side by side on a grid.
+Cubes cut from one volume are not independent where they overlap or touch. A volume is divided by region, so that no voxel trains and
+judges: into three slabs along its depth (`slabs`), or into many blocks, those of each part spread over all of it (`blocks`). Training
+cubes lie at random places of their region and overlap, those of validation and held-out stand side by side on a grid.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -75,7 +77,35 @@ def write(found: Volumes, path: Path | str) -> None:
 # ------------------------------------------------------------------------------------------------------------- cutting
 
 
-def regions(depth: int, side: int) -> tuple[slice, slice, slice]:
+Box = tuple[slice, slice, slice]  # along depth, height and width
+Part = Literal["training", "validation", "held out"]
+PATTERN: dict[Part, tuple[int, ...]] = {"training": (1, 3, 5, 6, 7), "validation": (2,), "held out": (0, 4)}
+
+
+def blocks(shape: tuple[int, int, int], side: int) -> dict[Part, list[Box]]:
+    """Blocks of about two cubes of `side` along each edge, 5/8 of them for training, 1/8 for validation and 1/4 held out: block (i, j, k)
+    goes by i + 3 j + 5 k, modulo 8, so that each part is spread over the whole volume and no two held-out blocks share a face."""
+    counts = [length // (2 * side) for length in shape]
+    places = list(itertools.product(*map(range, counts)))
+    found = {part: [place for place in places if _number(place) in numbers] for part, numbers in PATTERN.items()}
+    if not all(found.values()):
+        inside = " x ".join(map(str, shape))
+        raise Refused(f"{inside} voxels hold {len(places)} blocks of {2 * side}, too few for three parts: take a smaller --side, or slabs")
+    edges = [np.linspace(0, length, count + 1).round().astype(int).tolist() for length, count in zip(shape, counts, strict=True)]
+
+    def box(place: tuple[int, ...]) -> Box:
+        first, second, third = (slice(along[i], along[i + 1]) for along, i in zip(edges, place, strict=True))
+        return first, second, third
+
+    return {part: [box(place) for place in chosen] for part, chosen in found.items()}
+
+
+def _number(place: tuple[int, ...]) -> int:
+    i, j, k = place
+    return (i + 3 * j + 5 * k) % 8
+
+
+def slabs(depth: int, side: int) -> tuple[slice, slice, slice]:
     """Slabs of training, validation and held-out along an axis of `depth` voxels, about 5/8, 1/8 and 1/4 of it, each `side` or more."""
     if depth < 3 * side:
         raise Refused(f"{depth} voxels deep; cubes of {side} in three regions that share no voxel need {3 * side}: take a smaller --side")
@@ -93,8 +123,10 @@ def on_grid(solid: Bits, side: int) -> Bits:
     return np.ascontiguousarray(parts.reshape(-1, side, side, side))
 
 
-def at_random(solid: Bits, side: int, n: int, seed: int) -> Bits:
-    """n cubes of `side` at random places of one volume, (n, side, side, side); they may overlap."""
+def at_random(regions: Sequence[Bits], side: int, n: int, seed: int) -> Bits:
+    """n cubes of `side` at random places of regions (depth, height, width) of about one size, (n, side, side, side); they may overlap."""
     rng = np.random.Generator(np.random.Philox(key=[seed, PLACES]))
-    places = np.stack([rng.integers(0, length - side + 1, n) for length in solid.shape], axis=1)
-    return np.stack([solid[z : z + side, y : y + side, x : x + side] for z, y, x in places])
+    shapes = np.array([region.shape for region in regions])
+    chosen = rng.integers(0, len(regions), n)
+    places = rng.integers(0, shapes[chosen] - side + 1)
+    return np.stack([regions[r][z : z + side, y : y + side, x : x + side] for r, (z, y, x) in zip(chosen, places, strict=True)])

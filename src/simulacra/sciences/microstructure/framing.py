@@ -37,6 +37,9 @@ class MicrostructureRecipe(Recipe):
     solid_fraction: float = Field(0.2, gt=0, lt=1, description="Share of solid voxels in what is simulated.")
     simulated: PositiveInt = Field(2000, description="Training cubes that are simulated.")
     judged: PositiveInt = Field(1000, description="Held-out cubes that are simulated; of yours, the most that are used.")
+    regions: Literal["slabs", "blocks"] = Field(
+        "slabs", description="How one large volume of yours is divided: three slabs along its depth, or blocks spread all over it."
+    )
     places: PositiveInt = Field(2000, description="Training cubes that are cut at random places of the training region of your volume.")
     threshold: float | None = Field(None, description="Grey value of your volume above which a voxel is of the bright phase.")
     bright: Literal["solid", "pore"] = Field("solid", description="Phase that the larger value shows in your volume.")
@@ -81,7 +84,7 @@ def _given(recipe: MicrostructureRecipe, path: Path) -> Split[Volumes]:
     smallest = min(found.volumes.sides)
     if smallest < recipe.side:
         sides = " x ".join(map(str, found.volumes.sides))
-        fits = smallest if len(found.volumes) > 1 else min(smallest, found.volumes.sides[0] // 3)  # three regions of one volume
+        fits = smallest if len(found.volumes) > 1 else min(smallest, found.volumes.sides[0] // 3)  # three slabs of one volume
         hint = f"--side {fits}" if fits >= data.SMALLEST else "a larger volume"
         raise Refused(f"{path}: {sides} voxels are smaller than the training cube of {recipe.side}; give {hint}")
     parts, line = _by_region(recipe, found.volumes, path) if len(found.volumes) == 1 else _divided(recipe, found.volumes, path)
@@ -89,22 +92,41 @@ def _given(recipe: MicrostructureRecipe, path: Path) -> Split[Volumes]:
 
 
 def _by_region(recipe: MicrostructureRecipe, whole: Volumes, path: Path) -> tuple[Parts, str]:
-    """One volume in slabs along its depth: cubes at random places of the first, side by side in the others."""
+    """One volume in slabs or blocks: cubes at random places of those for training, side by side in the others."""
     solid, side = whole.solid[0].numpy(), recipe.side
-    slabs = data.regions(len(solid), side)
-    train = data.at_random(solid[slabs[0]], side, recipe.places, recipe.seed)
-    others = [_at_most(data.on_grid(solid[slab], side), recipe.judged, recipe.seed) for slab in slabs[1:]]
+    boxes = _boxes(recipe, solid)
+    regions = {part: [solid[box] for box in inside] for part, inside in boxes.items()}
+    train = data.at_random(regions["training"], side, recipe.places, recipe.seed)
+    apart = {part: np.concatenate([data.on_grid(region, side) for region in inside]) for part, inside in regions.items()}
+    others = [_at_most(apart[part], recipe.judged, recipe.seed) for part in ("validation", "held out")]
     parts = [volumes(cubes, whole.voxel.numpy()) for cubes in (train, *others)]  # one edge for all
-    separate = len(data.on_grid(solid[slabs[0]], side))
-    names = ("training", "validation", "held out")
-    depths = ", ".join(
-        f"{name} {slab.start}-{slab.stop - 1}: {solid[slab].mean():.4f}" for name, slab in zip(names, slabs, strict=True)
-    )
+    shares = ", ".join(f"{part} {_place(boxes[part])}: {_solid(inside):.4f}" for part, inside in regions.items())
     return (parts[0], parts[1], parts[2]), (
-        f"{path.name}: {' x '.join(map(str, solid.shape))} voxels, split by depth (solid fraction in {depths}): {len(train)} cubes "
-        f"of {side} at random places, which overlap (side by side there would be {separate}); {len(parts[2])} held-out cubes side by side: "
-        "neighbours touch, so errors that take them for independent are too small where structures are larger than a cube"
+        f"{path.name}: {' x '.join(map(str, solid.shape))} voxels, split by region (solid fraction in {shares}): {len(train)} cubes "
+        f"of {side} at random places, which overlap (side by side there would be {len(apart['training'])}); {len(parts[2])} held-out cubes "
+        "side by side: neighbours touch, so errors that take them for independent are too small where structures are larger than a cube"
     )
+
+
+def _boxes(recipe: MicrostructureRecipe, solid: Bits) -> dict[data.Part, list[data.Box]]:
+    """Where each part of one volume lies."""
+    if recipe.regions == "blocks":
+        depth, height, width = solid.shape
+        return data.blocks((depth, height, width), recipe.side)
+    training, validation, held_out = data.slabs(len(solid), recipe.side)
+    everywhere = slice(None), slice(None)
+    return {"training": [(training, *everywhere)], "validation": [(validation, *everywhere)], "held out": [(held_out, *everywhere)]}
+
+
+def _place(boxes: list[data.Box]) -> str:
+    """Where boxes lie, for people: the depths of a slab, or how many blocks."""
+    first = boxes[0]
+    return f"{len(boxes)} blocks" if first[1].start is not None else f"depths {first[0].start}-{first[0].stop - 1}"
+
+
+def _solid(regions: list[Bits]) -> float:
+    """The solid fraction of all of them."""
+    return sum(int(region.sum()) for region in regions) / sum(region.size for region in regions)
 
 
 def _divided(recipe: MicrostructureRecipe, found: Volumes, path: Path) -> tuple[Parts, str]:
