@@ -148,11 +148,33 @@ def test_the_axis_of_showers_is_found_where_they_come_in(training):
 def test_turning_keeps_each_cell_in_its_orbit_and_the_depth(law):
     centre = law.centre.tolist()
     marked = (law.orbit.float() + 100 * torch.arange(CELLS)[:, None, None]).expand(64, CELLS, CELLS, CELLS)
-    assert torch.equal(voxels.turned(marked, centre), marked)
-    unlike = torch.randn(64, 1, CELLS, CELLS)
-    assert len({tuple(row.flatten().tolist()) for row in voxels.turned(unlike[:1].expand(64, -1, -1, -1), centre)}) == 8
-    off = voxels.turned(unlike[:1].expand(64, -1, -1, -1), (2.0, 2.0))  # no room to turn, but along the diagonal
-    assert len({tuple(row.flatten().tolist()) for row in off}) == 2
+    ways = torch.arange(64) % voxels.WAYS
+    assert torch.equal(voxels.turned(marked, centre, ways), marked)
+    unlike = torch.randn(1, 1, CELLS, CELLS).expand(64, -1, -1, -1)
+    assert len({tuple(row.flatten().tolist()) for row in voxels.turned(unlike, centre, ways)}) == 8
+    assert torch.equal(voxels.turned(unlike, centre, torch.zeros(64, dtype=torch.int64)), unlike)
+
+
+def test_off_the_middle_what_has_an_image_is_turned_and_what_has_none_stays():
+    image = torch.randn(1, 1, CELLS, CELLS).expand(8, -1, -1, -1)
+    off = voxels.turned(image, (2.0, 2.0), torch.arange(8))
+    flipped = image.clone()
+    flipped[:, :, :5] = image[:, :, :5].flip(2)  # about row 2: 0 to 4
+    assert torch.equal(off[1], flipped[1])
+    assert len({tuple(row.flatten().tolist()) for row in off}) == 8
+    assert all(torch.equal(row.flatten().sort().values, image[0].flatten().sort().values) for row in off)  # no cell lost
+    beside = voxels.turned(image, (2.0, 3.0), torch.full((8,), 4))  # not on the diagonal
+    assert torch.equal(beside, image)
+
+
+def test_cells_follow_what_is_told_as_least_squares_find_it(law):
+    told = torch.randn(4000, 5)
+    truth = torch.randn(5, *law.grid)[:, :, :1, :1].expand(5, *law.grid)  # the same for all cells of a layer
+    cells = 0.3 + torch.tensordot(told, truth, dims=1) + torch.randn(4000, *law.grid)
+    mean, slope = law.following(cells, told)
+    assert (mean - 0.3).abs().max() < 0.1
+    assert (slope - truth).abs().max() < 0.1
+    assert torch.equal(slope[..., 0, 0], slope[..., -1, -1])  # of one orbit
 
 
 # --- the learner of two stages ---

@@ -8,6 +8,7 @@ import torch
 
 from simulacra.descent import Descent
 from simulacra.families import denoising, diffusion
+from simulacra.families.autoencoder import Axes
 from simulacra.families.denoising import Denoising, Principal, Published, Spectral
 from simulacra.families.gan import between_classes
 from simulacra.nets.embedding import ClassEmbedding
@@ -104,6 +105,26 @@ def test_a_linear_head_is_the_posterior_mean_of_its_gaussian_and_knows_its_error
     assert torch.allclose(matrix, gain, atol=2e-5)
     assert torch.allclose(offset, mean - alpha * gain @ mean, atol=2e-5)
     assert spread**2 == pytest.approx(float(torch.trace(law - alpha * gain @ law)) / numbers, rel=1e-3)
+
+
+def test_under_a_condition_a_principal_head_is_the_one_whose_mean_is_moved():
+    plain, _ = principal(1)
+    slope = torch.randn(3, 2, 4, 4)
+    axes = Axes(torch.zeros(32), plain.directions, plain.variance.sqrt(), 0.0)
+    told, moved = (Principal(axes, plain.mean, pool=1, detail=0.0, slope=part) for part in (slope, None))
+    z, c, alpha, sigma = torch.randn(5, 2, 4, 4), torch.randn(5, 3), torch.full((5,), 0.8), torch.full((5,), 0.6)
+    for row in range(5):
+        moved.mean.copy_(plain.mean + (c[row, :, None, None, None] * slope).sum(0))
+        part = slice(row, row + 1)
+        one, other = (head(z[part], alpha[part], sigma[part], c[part]) for head in (told, moved))
+        for a, b in zip(one, other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        begun = [head.begin(z[part], alpha[part], sigma[part], c[part]) for head in (told, moved)]
+        torch.testing.assert_close(*begun, rtol=1e-4, atol=1e-5)
+    kept = Principal.blank((2, 4, 4), 3, told=3)
+    kept.load_state_dict(told.state_dict())
+    torch.testing.assert_close(kept(z, alpha, sigma, c).estimate, told(z, alpha, sigma, c).estimate)
+    assert "slope" not in moved.state_dict()  # weights of before it was there go on loading
 
 
 def test_a_principal_head_measures_the_covariance_of_what_it_is_shown():

@@ -293,6 +293,28 @@ def test_bug_a_penalised_critic_may_not_normalise_over_the_batch() -> None:
     game(non_saturating()).step(some_points())
 
 
+def test_a_move_in_bfloat16_descends_float32_weights_and_is_close_to_one_in_float32() -> None:
+    def moved(precision: torch.dtype, rules: Rules) -> Game[Points]:
+        torch.manual_seed(0)
+        game = Game(
+            Descent(nn.Linear(4, 2), lr=1e-2), Descent(nn.Sequential(nn.Linear(2, 1), nn.Flatten(0)), lr=1e-2), rules=rules, latent=4,
+            rows_of=lambda p: (p.where, None), samples_from=lambda rows, like: Points(rows, like.label), precision=precision,
+        )  # fmt: skip
+        torch.manual_seed(1)
+        watched = game.step(some_points())
+        assert all(value.dtype == torch.float32 for value in watched.values())
+        return game
+
+    exact, quick = (moved(precision, non_saturating()).state_dict() for precision in (torch.float32, torch.bfloat16))
+    weights = [name for name in exact if ".weights." in name]
+    assert any(not torch.equal(exact[name], quick[name]) for name in exact)
+    for name in weights:
+        assert quick[name].dtype == torch.float32
+        torch.testing.assert_close(quick[name], exact[name], rtol=0, atol=0.021)  # two moves of Adam at 0.01 each
+    with pytest.raises(Refused, match="wants float32"):
+        moved(torch.bfloat16, wasserstein())
+
+
 # --- augmentation for small data ---
 
 

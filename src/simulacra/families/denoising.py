@@ -98,7 +98,8 @@ class Principal(nn.Module):
     rows may have any shape.
 
     `axes` are those of shrunk images laid out flat (`principal_axes`); `mean` has the shape of a row; `detail` the variance of one pixel
-    about the mean of its pool x pool block. See `of`.
+    about the mean of its pool x pool block. Where a condition (n, k) decides the mean, `slope` (k, ...) says how: the mean under c is
+    `mean` + c @ slope. See `of`.
     """
 
     shown = 2
@@ -107,8 +108,9 @@ class Principal(nn.Module):
     variance: Tensor
     rest: Tensor
     contrast: Tensor
+    slope: Tensor
 
-    def __init__(self, axes: Axes, mean: Tensor, *, pool: int, detail: float) -> None:
+    def __init__(self, axes: Axes, mean: Tensor, *, pool: int, detail: float, slope: Tensor | None = None) -> None:
         super().__init__()
         self.pool = pool
         numbers, count = axes.directions.shape
@@ -123,38 +125,48 @@ class Principal(nn.Module):
         for name, value in (("mean", mean), ("directions", axes.directions), ("variance", variance), ("rest", rest)):
             self.register_buffer(name, value.float().clone())
         self.register_buffer("contrast", torch.tensor(contrast))
+        slope = mean.new_zeros(0, *mean.shape) if slope is None else slope
+        self.register_buffer("slope", slope.float().clone(), persistent=len(slope) > 0)
 
     @classmethod
     def of(cls, rows: Tensor, axes: int, *, pool: int = 1, seed: int = 0) -> Principal:
-        """Measured on rows (m, ...), with at most `axes` axes."""
+        """Measured on rows (m, ...), with at most `axes` axes; no condition decides their mean."""
         small = _pooled(rows, pool)
         found = principal_axes(small.flatten(1), min(axes, len(rows) - 1, small[0].numel()), seed=seed)
         detail = float((rows - _grown(small, pool) - (rows - _grown(small, pool)).mean(0)).square().mean())
         return cls(found, rows.mean(0), pool=pool, detail=detail)
 
     @classmethod
-    def blank(cls, shape: Sequence[int], axes: int, *, pool: int = 1) -> Principal:
-        """One whose numbers are still to be loaded, for rows of `shape`."""
+    def blank(cls, shape: Sequence[int], axes: int, *, pool: int = 1, told: int = 0) -> Principal:
+        """One whose numbers are still to be loaded, for rows of `shape` whose mean `told` numbers decide."""
         numbers = math.prod(shape) // pool**2
         nothing = Axes(torch.zeros(numbers), torch.zeros(numbers, axes), torch.ones(axes), 1.0)
-        return cls(nothing, torch.zeros(*shape), pool=pool, detail=1.0)
+        return cls(nothing, torch.zeros(*shape), pool=pool, detail=1.0, slope=torch.zeros(told, *shape))
 
     def forward(self, z: Tensor, alpha: Tensor, sigma: Tensor, condition: Tensor | None) -> Known:
         a, s = alpha.to(z)[:, None], sigma.to(z)[:, None]
-        off = z - _column(alpha, z) * self.mean
+        mean = self._centre(condition)
+        off = z - _column(alpha, z) * mean
 
         def shrunk(variance: Tensor) -> Tensor:
             return a * variance / (a.square() * variance + s.square())
 
-        estimate = self.mean + self._through(off, shrunk(self.variance), shrunk(self.rest))
+        estimate = mean + self._through(off, shrunk(self.variance), shrunk(self.rest))
         left = [s.square() * v / (a.square() * v + s.square()) for v in (self.variance, self.rest)]
         spread = _column(self._mean(*left).sqrt(), z)
-        return Known(estimate, spread, _shown(z, estimate, self.mean, self.contrast, alpha, sigma))
+        return Known(estimate, spread, _shown(z, estimate, mean, self.contrast, alpha, sigma))
 
     def begin(self, noise: Tensor, alpha: Tensor, sigma: Tensor, condition: Tensor | None) -> Tensor:
         a, s = alpha.to(noise)[:, None], sigma.to(noise)[:, None]
         scales = [(a.square() * v + s.square()).sqrt() for v in (self.variance, self.rest)]
-        return _column(alpha, noise) * self.mean + self._through(noise, *scales)
+        return _column(alpha, noise) * self._centre(condition) + self._through(noise, *scales)
+
+    def _centre(self, condition: Tensor | None) -> Tensor:
+        """The mean of rows, of one row for all or under each condition."""
+        if condition is None or not len(self.slope):
+            return self.mean
+        centre: Tensor = self.mean + torch.tensordot(condition.to(self.slope), self.slope, dims=1)
+        return centre
 
     def _through(self, x: Tensor, along: Tensor, rest: Tensor) -> Tensor:
         """x (n, ...) with its parts along the axes times `along` (n, k), and the rest and the detail times `rest` (n, 2)."""

@@ -277,6 +277,9 @@ class Game(Generic[S]):
         self.rows_of, self.samples_from, self.view = rows_of, samples_from, view
         self.critic_steps, self.penalised, self.augment, self.blend = critic_steps, penalised, augment, blend
         self.precision = precision
+        if precision == torch.bfloat16 and rules.penalty is not None and rules.weight:
+            # Seen with torch 2.13 on a processor that has bfloat16: from equal states, other losses each time, and in the end none.
+            raise Refused("a penalty on the critic's slope wants float32: in bfloat16, second derivatives of convolutions are not reliable")
         coupled = [name for name, layer in critic.module.named_modules() if isinstance(layer, BATCH_NORMS)]
         if coupled and rules.penalty is not None and rules.weight:
             raise Refused(

@@ -24,14 +24,14 @@ from torch import Tensor
 
 from simulacra.descent import Descent, under
 from simulacra.families import diffusion
-from simulacra.families.autoencoder import principal_axes
+from simulacra.families.autoencoder import Axes, principal_axes
 from simulacra.families.denoising import Denoising, Principal
 from simulacra.families.gan import Game, Rules
 from simulacra.sciences.calorimeter import framing, pictures
 from simulacra.sciences.calorimeter.data import Showers
 from simulacra.sciences.calorimeter.framing import ShowerRecipe
 from simulacra.sciences.calorimeter.players import LABEL, Generating, Judging, Telling
-from simulacra.sciences.calorimeter.voxels import Asked, Law, turned
+from simulacra.sciences.calorimeter.voxels import WAYS, Asked, Law, turned
 from simulacra.study import Noise, Study
 from simulacra.training import device_of, dtype_of
 
@@ -152,7 +152,7 @@ def staged(recipe: ShowerGenerator, law: Law, heads: Mapping[str, Principal]) ->
 
     def cells_of(showers: Showers) -> tuple[Tensor, Tensor]:
         g = law.cells_gaussian(showers.energy, torch.rand(showers.energy.shape).to(showers.energy))
-        return g, torch.cat([law.asked(showers), law.layers_gaussian(showers)], 1)
+        return g, law.told(showers)
 
     known = law.asked.numbers
     layers = _denoising(
@@ -162,7 +162,7 @@ def staged(recipe: ShowerGenerator, law: Law, heads: Mapping[str, Principal]) ->
     cells = _denoising(
         recipe, heads["cells"], law.grid, known + law.grid[0] + 1, recipe.width, recipe.walk, NOISE["cells"], rows_of=cells_of,
         samples_from=lambda g, like: replace(like, energy=law.cells(g, like.energy.sum((2, 3)))),
-        augment=(lambda g: turned(g, centre)) if recipe.symmetric else None,
+        augment=(lambda g: turned(g, centre, torch.randint(WAYS, (len(g),)))) if recipe.symmetric else None,
     )  # fmt: skip
     return Staged(law, layers, cells)
 
@@ -191,14 +191,23 @@ def measured(recipe: ShowerGenerator, law: Law, training: Showers) -> dict[str, 
     some = training[torch.linspace(0, len(training) - 1, min(len(training), MEASURED)).round().long()]
     rng = torch.Generator().manual_seed(recipe.seed)
     layers = law.layers_gaussian(some, torch.rand(len(some), law.grid[0] + 1, generator=rng))
+    told = law.told(some)
     cells = law.cells_gaussian(some.energy, torch.rand(some.energy.shape, generator=rng))
+    mean, slope = law.following(cells, told)
+    cells = cells - mean - torch.tensordot(told, slope, dims=1)
+    if recipe.symmetric:  # every shower in all ways, as far as that tells more
+        copies = min(WAYS, max(1, MEASURED // len(cells)))
+        centre = law.centre.tolist()
+        cells = torch.cat([turned(cells, centre, torch.full((len(cells),), way)) for way in range(copies)])
     flat = cells.flatten(1)
     found = principal_axes(flat, min(recipe.axes, len(flat) - 1), seed=recipe.seed)
     # Independent numbers of variance 1, measured on n rows, have variances of up to (1 + sqrt(numbers / n))^2 along some axis
     # (Marchenko & Pastur 1967): such axes are noise.
     chance = (1 + (flat.shape[1] / len(flat)) ** 0.5) ** 2
     count = max(1, int((found.scales.square() > 1.05 * chance).sum()))
-    return {"layers": Principal.of(layers, layers.shape[1] - 1), "cells": Principal.of(cells, count, seed=recipe.seed)}
+    left = found.residual + float(found.scales[count:].square().sum()) / flat.shape[1]
+    axes = Axes(found.centre, found.directions[:, :count], found.scales[:count], left)
+    return {"layers": Principal.of(layers, layers.shape[1] - 1), "cells": Principal(axes, mean, pool=1, detail=0.0, slope=slope)}
 
 
 # --------------------------------------------------------------------------------------------------------------- 3DGAN
@@ -315,7 +324,9 @@ def restore(recipe: ShowerGenerator, state: Mapping[str, Tensor]) -> Staged | Sh
     if "law.orbit" in state:
         law = Law.blank(under(state, "law"))
         shapes = {"layers": (law.grid[0] + 1,), "cells": law.grid}
-        heads = {name: Principal.blank(shape, state[f"{name}.head.directions"].shape[1]) for name, shape in shapes.items()}
+        told = {name: len(state.get(f"{name}.head.slope", ())) for name in shapes}
+        axes = {name: state[f"{name}.head.directions"].shape[1] for name in shapes}
+        heads = {name: Principal.blank(shape, axes[name], told=told[name]) for name, shape in shapes.items()}
         found = staged(recipe, law, heads)
         found.load_shipped(state)
         return found

@@ -321,6 +321,23 @@ class Law(nn.Module):
 
     # --- cells ---
 
+    def told(self, showers: Showers) -> Tensor:
+        """What is known of showers before their cells are, (n, asked.numbers + 1 + layers): what was asked for, g of total and layers."""
+        return torch.cat([self.asked(showers), self.layers_gaussian(showers)], 1)
+
+    def following(self, cells: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        """How g of cells (n, layers, rows, columns) follows what is told (n, k), in the least squares: mean (layers, rows, columns) and
+        slope (k, layers, rows, columns). Cells that share their law share these. A small ridge holds numbers that do not vary."""
+        count, number = int(self.orbit.max()) + 1, self.orbit.flatten()
+        share = torch.nn.functional.one_hot(number, count).to(cells)
+        each = cells.flatten(2) @ (share / share.sum(0).clamp_min(1))  # (n, layers, orbits)
+        centre = told.mean(0)
+        off = told - centre
+        scatter = off.T @ off / len(off) + 1e-3 * torch.eye(told.shape[1], device=told.device)
+        slope = torch.linalg.solve(scatter, off.T @ (each - each.mean(0)).flatten(1) / len(off)).view(-1, self.grid[0], count)
+        mean = each.mean(0) - torch.tensordot(centre, slope, dims=1)
+        return mean[:, number].view(self.grid), slope[:, :, number].view(-1, *self.grid)
+
     def _which_cell(self) -> Tensor:
         count = len(self.of_cells.low) // self.grid[0]
         start = count * torch.arange(self.grid[0], device=self.orbit.device)
@@ -375,6 +392,8 @@ def _layer_shares(showers: Showers) -> tuple[Tensor, Tensor]:
 
 # ------------------------------------------------------------------------------------------------------------ symmetry
 
+WAYS = 8  # of turning and flipping a square
+
 
 def axis(energy: Tensor) -> tuple[float, float]:
     """Row and column, in cells and to the nearest half, at which showers (n, layers, rows, columns) come in on average."""
@@ -399,14 +418,15 @@ def orbits(centre: Sequence[float], rows: int, columns: int) -> Tensor:
     return torch.tensor([numbers[key] for key in keys]).view(rows, columns)
 
 
-def turned(g: Tensor, centre: Sequence[float]) -> Tensor:
-    """Rows (n, layers, rows, columns) turned and flipped at random about the axis, as far as the array allows: by quarters where the axis
-    is in the middle of a square, along the diagonal where it lies on that."""
-    way = torch.randint(8, (len(g), 1, 1, 1)).to(g.device)
+def turned(g: Tensor, centre: Sequence[float], way: Tensor) -> Tensor:
+    """Rows (n, layers, rows, columns) flipped and turned about the axis, each in its `way` (n,) of eight: flipped along rows (1) and along
+    columns (2), their rows and columns exchanged (4) where the axis lies on the diagonal of a square. Where the axis is not in the middle,
+    cells whose image would lie outside stay where they are: they are far from it, and hold little."""
+    way = way.to(g.device)[:, None, None, None]
     rows, columns = g.shape[2:]
-    for axis_of, bit, middle in ((2, 1, (rows - 1) / 2), (3, 2, (columns - 1) / 2)):
-        if centre[axis_of - 2] == middle:
-            g = torch.where((way & bit).bool(), g.flip(axis_of), g)
+    for axis_of, bit, side in ((2, 1, rows), (3, 2, columns)):
+        place = torch.arange(side)
+        image = round(2 * centre[axis_of - 2]) - place
+        image = torch.where((image >= 0) & (image < side), image, place).to(g.device)
+        g = torch.where((way & bit).bool(), g.index_select(axis_of, image), g)
     return torch.where((way & 4).bool(), g.transpose(2, 3), g) if rows == columns and centre[0] == centre[1] else g
-
-

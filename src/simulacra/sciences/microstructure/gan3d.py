@@ -37,7 +37,7 @@ from simulacra.sciences.microstructure.field import Phases
 from simulacra.sciences.microstructure.framing import MicrostructureRecipe
 from simulacra.sciences.microstructure.players import Growing, Scoring
 from simulacra.study import Learner, Noise, Refused, Study
-from simulacra.training import device_of, dtype_of
+from simulacra.training import device_of
 
 LEVELS = 1000  # of noise
 AT_ONCE = 8 * 32**3  # voxels that are drawn together: more leave the cache
@@ -67,9 +67,6 @@ class Recipe3d(MicrostructureRecipe):
     penalty: float = Field(10.0, ge=0, le=1000, description="Weight of the critic's gradient penalty.")
     critic_lr: float = Field(1e-4, gt=0, le=0.1, description="Learning rate of the critic.")
     pace: float = Field(0.01, gt=0, le=1, description="Learning rate of the mapping network, in those of the generator.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Of products in the game's moves; auto: bfloat16 where the processor has it."
-    )
 
 
 # ------------------------------------------------------------------------------------------------------------ diffusion
@@ -192,7 +189,7 @@ def playing(recipe: Recipe3d, fraction: float) -> Game[Volumes]:
 
     return Game(
         game, Descent(critic, lr=recipe.critic_lr, clip=1.0, nesterov=True), rules=wasserstein(penalty=recipe.penalty),
-        latent=recipe.latent, rows_of=rows, samples_from=samples, precision=dtype_of(recipe.precision, device),
+        latent=recipe.latent, rows_of=rows, samples_from=samples,
     )  # fmt: skip
 
 
