@@ -100,3 +100,40 @@ def test_neighbours_are_counted_within_each_pair_of_weightings_alone():
     q = np.concatenate([one_weight(40, np.arange(20, 36)), one_weight(40, np.arange(20, 40))])
     for rule in (distance.missed, distance.unlikely, distance.unreached):
         np.testing.assert_array_equal(rule(values, p, q), np.concatenate([rule(values, p[i : i + 1], q[i : i + 1]) for i in (0, 1)]))
+
+
+def whole(rule, values, a, c, k=5):
+    """The rules as they are written, from all distances of one weighting."""
+    if rule == "neighbour_test":
+        rows = np.flatnonzero(a | c)
+        apart = distance.pairwise(values[rows], values[rows])
+        np.fill_diagonal(apart, np.inf)
+        return max(np.mean(a[rows] == a[rows][apart.argmin(axis=1)]) - 0.5, 0.0)
+    own, other = distance.pairwise(values[a], values[a]), distance.pairwise(values[a], values[c])
+    within = np.partition(own, min(k, len(own) - 1), axis=1)[:, min(k, len(own) - 1)]
+    return np.mean(other.min(axis=1) > within) if rule == "missed" else np.mean((other > within[:, None]).all(axis=0))
+
+
+@pytest.mark.parametrize("rule", ["neighbour_test", "missed", "unlikely"])
+@pytest.mark.parametrize("kind", ["apart", "copies", "one thing", "ties", "few", "far sets"])
+def test_listed_neighbours_say_what_all_distances_say(rule, kind):
+    rng = np.random.default_rng(3)
+    n = 9 if kind == "few" else 240
+    values = rng.normal(size=(n, 3))
+    if kind == "copies":
+        values[n // 2 :] = values[: n - n // 2]
+    if kind == "one thing":  # more rows at one place than a list holds
+        values[n // 2 :] = values[0]
+    if kind == "ties":
+        values = np.round(values)
+    if kind == "far sets":  # no row of the other set on any list
+        values[n // 2 :] += 1000
+    weights = []
+    for part in range(6):
+        order = np.arange(n) if part == 0 else rng.permutation(n)
+        size = n // 2 if part < 3 else n // 5 + 1
+        weights.append((one_weight(n, order[:size]), one_weight(n, order[-size:])))
+    p, q = (np.concatenate(side) for side in zip(*weights, strict=True))
+    found = getattr(distance, rule)(values, p, q)
+    expected = [whole(rule, values, a > 0, c > 0) for a, c in zip(p, q, strict=True)]
+    np.testing.assert_allclose(found, expected, atol=1e-12)

@@ -12,11 +12,13 @@ and measuring is done once, before any resampling.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Bits = NDArray[np.bool_]
 Distance = Callable[[Array, Array, Array], Array]
 Curve = Callable[[Array], Array]
 
@@ -73,19 +75,11 @@ def neighbour_test(values: Array, p: Array, q: Array) -> Array:
     0: the two sets cannot be told apart; 1/2: every row's neighbour comes from its own set. Rows of weight 0 under both
     p and q take no part. Schilling 1986 (JASA 81:799); as a judge of generators, Lopez-Paz & Oquab 2017 (1610.06545).
     """
-    apart = pairwise(values, values)
-    np.fill_diagonal(apart, np.inf)
-    everyone = np.argmin(apart, axis=1)
+    around = _Neighbours.of(values)
     result = np.empty(len(p))
     for b, (a, c) in enumerate(zip(p > 0, q > 0, strict=True)):
-        inside = a | c
-        if inside.all():
-            nearest = everyone
-            result[b] = np.mean(a == a[nearest])
-        else:
-            rows = np.flatnonzero(inside)
-            nearest = np.argmin(apart[np.ix_(rows, rows)], axis=1)
-            result[b] = np.mean(a[rows] == a[rows][nearest])
+        rows = np.flatnonzero(a | c)
+        result[b] = np.mean(a[rows] == a[_nearest_among(values, around, a | c)])
     return np.maximum(result - 0.5, 0.0)
 
 
@@ -94,12 +88,12 @@ def missed(values: Array, p: Array, q: Array, k: int = 5) -> Array:
 
     Naeem et al. 2020 (2002.09797). Mode collapse of q leaves most of p uncovered.
     """
-    return _by_neighbours(values, p, q, k, lambda apart, within: np.mean(apart.min(axis=1) > within))
+    return _by_neighbours(values, p, q, k, lambda reached, hit: 1 - np.mean(reached))
 
 
 def unlikely(values: Array, p: Array, q: Array, k: int = 5) -> Array:
     """1 - precision: share of q's rows outside every k-th-neighbour ball of p (Kynkaanniemi et al. 2019, 1904.06991)."""
-    return _by_neighbours(values, p, q, k, lambda apart, within: np.mean((apart > within[:, None]).all(axis=0)))
+    return _by_neighbours(values, p, q, k, lambda reached, hit: 1 - np.mean(hit))
 
 
 def unreached(values: Array, p: Array, q: Array, k: int = 5) -> Array:
@@ -111,16 +105,84 @@ def unreached(values: Array, p: Array, q: Array, k: int = 5) -> Array:
     return unlikely(values, q, p, k)
 
 
-def _by_neighbours(values: Array, p: Array, q: Array, k: int, share: Callable[[Array, Array], np.floating]) -> Array:
-    """`share` of the distances (rows of p, rows of q) and of each row's to its k-th neighbour in p, for each pair of weightings."""
-    apart = pairwise(values, values)
+def _by_neighbours(values: Array, p: Array, q: Array, k: int, share: Callable[[Bits, Bits], np.floating]) -> Array:
+    """`share` of which rows of p have a row of q in their ball, out to their k-th neighbour in p, and of which rows of q lie in any, for
+    each pair of weightings."""
+    around = _Neighbours.of(values)
     result = np.empty(len(p))
     for b, (a, c) in enumerate(zip(p > 0, q > 0, strict=True)):
-        rows, columns = np.flatnonzero(a), np.flatnonzero(c)
-        place = min(k, len(rows) - 1)  # column 0 is the row itself
-        within = np.partition(apart[np.ix_(rows, rows)], place, axis=1)[:, place]
-        result[b] = share(apart[np.ix_(rows, columns)], within)
+        result[b] = share(*_balls(values, around, a, c, k))
     return result
+
+
+# -------------------------------------------------------------------------------------------------- neighbours, once for all weightings
+
+KEPT = 64  # neighbours of each row that are listed; of half of all rows, chosen at random, some dozens are among them
+
+
+class _Neighbours(NamedTuple):
+    """The nearest other rows of each row, nearest first and ties by place, and how far away they are: (n, KEPT), or all of them.
+
+    What lies nearer than the last of a list is on it. A rule that needs to look further looks at all rows again, so that what is said of
+    a part of the rows is exact, and few rows need that."""
+
+    place: NDArray[np.intp]
+    apart: Array
+    known: Array  # (n,): distances below this are known
+
+    @classmethod
+    def of(cls, values: Array, kept: int = KEPT, block: int = 512) -> _Neighbours:
+        parts = [_listed(values, slice(start, start + block), min(kept, len(values) - 1)) for start in range(0, len(values), block)]
+        place, apart = (np.concatenate(column) for column in zip(*parts, strict=True))
+        whole = place.shape[1] == len(values) - 1
+        return cls(place, apart, np.full(len(values), np.inf) if whole else apart[:, -1])
+
+
+def _listed(values: Array, rows: slice, kept: int) -> tuple[NDArray[np.intp], Array]:
+    apart = pairwise(values[rows], values)
+    own = np.arange(len(values))[rows]
+    apart[np.arange(len(own)), own] = np.inf
+    place = np.argpartition(apart, kept - 1, axis=1)[:, :kept] if kept < len(values) - 1 else np.argsort(apart, axis=1)[:, :kept]
+    place = np.sort(place, axis=1)
+    found = np.take_along_axis(apart, place, axis=1)
+    order = np.argsort(found, axis=1, kind="stable")
+    return np.asarray(np.take_along_axis(place, order, axis=1)), np.asarray(np.take_along_axis(found, order, axis=1))
+
+
+def _nearest_among(values: Array, around: _Neighbours, inside: Bits) -> NDArray[np.intp]:
+    """For each row that is `inside`, the nearest other one that is."""
+    rows, members = np.flatnonzero(inside), np.flatnonzero(inside)
+    among = inside[around.place[rows]]
+    first = among.argmax(axis=1)
+    each = np.arange(len(rows))
+    found = around.place[rows, first]
+    sure = among[each, first] & (around.apart[rows, first] < around.known[rows])
+    for row in np.flatnonzero(~sure):
+        apart = pairwise(values[rows[row]][None], values[members])[0]
+        apart[row] = np.inf
+        found[row] = members[np.argmin(apart)]
+    return np.asarray(found)
+
+
+def _balls(values: Array, around: _Neighbours, a: Bits, c: Bits, k: int) -> tuple[Bits, Bits]:
+    """Which rows of `a` have a row of `c` in the ball out to their k-th neighbour in `a`, and which rows of `c` lie in any such ball."""
+    rows, columns = np.flatnonzero(a), np.flatnonzero(c)
+    k = min(k, len(rows) - 1)
+    place, apart = around.place[rows], around.apart[rows]
+    count = np.cumsum(a[place], axis=1)
+    last = (count >= k).argmax(axis=1) if k else np.zeros(len(rows), int)
+    within = apart[np.arange(len(rows)), last] if k else np.zeros(len(rows))
+    sure = (count[:, -1] >= k) & (within < around.known[rows])
+    inside = c[place] & (apart <= within[:, None]) & sure[:, None]
+    reached = inside.any(axis=1) | c[rows]
+    hit = a & c  # a row lies in its own ball
+    hit[place[inside]] = True
+    for row in np.flatnonzero(~sure):
+        own = np.partition(pairwise(values[rows[row]][None], values[rows])[0], k)[k]
+        near = pairwise(values[rows[row]][None], values[columns])[0] <= own
+        reached[row] |= near.any()
+        hit[columns[near]] = True
+    return reached, hit[columns]
 
 
 def pairwise(x: Array, y: Array) -> Array:
