@@ -10,9 +10,9 @@ from scipy import linalg, ndimage
 
 from simulacra.families.gan import Game
 from simulacra.pipeline import draw_like
-from simulacra.sciences.microstructure import field, framing, gan3d, pictures, simulate
+from simulacra.sciences.microstructure import field, framing, gan3d, pictures, simulate, statistics
 from simulacra.sciences.microstructure.data import volumes
-from simulacra.sciences.microstructure.field import Phases, Stationary
+from simulacra.sciences.microstructure.field import Phases, Stationary, blurred, unlike
 from simulacra.sciences.microstructure.players import Growing, Scoring, Slow
 from simulacra.study import Noise, Refused
 
@@ -138,12 +138,41 @@ def test_a_cut_at_the_calibrated_level_has_the_asked_fraction_and_a_higher_one_i
     phases = Phases.measured(training.solid, 4, alike=True)
     assert torch.equal(phases.solid(phases.fields(training.solid)), training.solid)
     drawn = phases.gaussian(torch.randn(40, 1, SIDE, SIDE, SIDE, generator=torch.Generator().manual_seed(0)))
-    phases.level.copy_(phases.calibrated(drawn, 0.3))
+    phases.calibrate(drawn, 0.3, None)
+    assert float(phases.smoothing) == 0
     before = phases.solid(drawn).float()
     assert float(before.mean()) == pytest.approx(0.3, abs=1e-4)
     phases.level.add_(0.5)
     assert (phases.solid(drawn) <= before).all()
     assert float(phases.solid(drawn).float().mean()) < 0.28
+
+
+def test_rough_fields_are_blurred_until_they_have_no_more_surface_than_is_asked(training):
+    phases = Phases.measured(training.solid, 4, alike=True)
+    rough = phases.fields(training.solid) + 0.4 * torch.randn(len(training), 1, SIDE, SIDE, SIDE)
+    fraction, wanted = float(training.solid.float().mean()), unlike(training.solid)
+    assert wanted == pytest.approx(statistics.surface(training).mean() / 2, rel=1e-6)
+    phases.calibrate(rough, fraction, None)
+    assert unlike(phases.solid(rough)) > 1.2 * wanted
+    phases.calibrate(rough, fraction, wanted)
+    assert float(phases.smoothing) > 0.2
+    assert unlike(phases.solid(rough)) == pytest.approx(wanted, rel=0.01)
+    assert float(phases.solid(rough).float().mean()) == pytest.approx(fraction, abs=1e-3)
+    smooth = phases.fields(training.solid)
+    phases.calibrate(smooth, fraction, 2 * wanted)  # nothing to even out
+    assert float(phases.smoothing) == 0
+
+
+def test_a_blur_is_a_gaussian_and_keeps_what_is_even():
+    even = torch.full((1, 1, 8, 9, 10), 3.0)
+    torch.testing.assert_close(blurred(even, 1.3), even)
+    point = torch.zeros(1, 1, 17, 17, 17)
+    point[0, 0, 8, 8, 8] = 1
+    found = blurred(point, 1.0)[0, 0]
+    x = torch.arange(17) - 8.0
+    gauss = torch.exp(-(x**2) / 2) / torch.exp(-(x**2) / 2).sum()
+    torch.testing.assert_close(found, torch.einsum("i,j,k->ijk", gauss, gauss, gauss), atol=1e-5, rtol=1e-3)
+    assert blurred(point, 0.0) is point
 
 
 def test_turned_cubes_are_the_same_cubes_seen_from_elsewhere(training):

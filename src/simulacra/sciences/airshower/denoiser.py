@@ -319,7 +319,7 @@ def figures(learner: Denoiser, split: Split[Traces], seed: int) -> list[Figure]:
 
 
 paper = DenoiserRecipe(
-    network="bottleneck", widths=(8, 16, 16), simulated=50_000, steps=8000, batch=64, draws=10_000, spectral=0.0, threads=1, ema=0.0,
+    network="bottleneck", widths=(8, 16, 16), simulated=50_000, steps=12_000, batch=64, draws=10_000, spectral=0.0, threads=1, ema=0.0,
 )  # fmt: skip
 laptop = DenoiserRecipe(templates=64, steps=5000, batch=64, draws=10_000, threads=1)
 

@@ -5,7 +5,7 @@ A volume of two phases has no gradient, so what is learned is the distance of ea
     d = +-(distance to the nearest voxel of the other phase - 1/2),  held within +-reach voxels,
 
 whose sign is the volume, voxel for voxel. It is smooth where a volume jumps: an error of a tenth of a voxel moves a surface by a tenth of a
-voxel, and another level of the cut thickens or thins every solid part alike.
+voxel, another level of the cut thickens or thins every solid part alike, and a blur evens the surface out.
 
 Volumes are cut from larger structures, so their opposite faces have nothing to do with each other, and Fourier modes, which join them, are
 correlated. Independent, for a covariance that is a product over the axes and nearly so for others, are the products of the eigenvectors of
@@ -21,11 +21,13 @@ density in the wavenumber: for a volume of another side it is read off at the wa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import permutations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import linalg
 from torch import Tensor, nn
@@ -162,11 +164,13 @@ def _between(measured: Tensor, wanted: Tensor) -> Tensor:
 
 class Phases(Stationary):
     """The same head, which also knows how the fields that it sees stand for volumes: `mean` and `unit` of the distance in training, in
-    voxels, and the `level` of the distance at which a drawn field is cut."""
+    voxels, and the `level` of the distance at which a drawn field is cut, once it is blurred by `smoothing` voxels. A network that
+    has learned for minutes leaves its fields a little rough, and a rough field has too much surface and crumbs of either phase."""
 
     mean: Tensor
     unit: Tensor
     level: Tensor
+    smoothing: Tensor
 
     def __init__(self, power: Tensor, correlation: Tensor, reach: int) -> None:
         super().__init__(power, correlation)
@@ -174,6 +178,7 @@ class Phases(Stationary):
         self.register_buffer("mean", torch.tensor(0.0))
         self.register_buffer("unit", torch.tensor(1.0))
         self.register_buffer("level", torch.tensor(0.0))
+        self.register_buffer("smoothing", torch.tensor(0.0))
 
     @classmethod
     def measured(cls, solid: Tensor, reach: int, *, alike: bool) -> Phases:
@@ -196,11 +201,51 @@ class Phases(Stationary):
         return (distance(solid, self.reach) - self.mean) / self.unit
 
     def solid(self, fields: Tensor) -> Tensor:
-        """Fields (n, 1, ...) cut: (n, ...) uint8."""
-        return (fields[:, 0] * self.unit + self.mean > self.level).to(torch.uint8)
+        """Fields (n, 1, ...) blurred and cut: (n, ...) uint8."""
+        return (blurred(fields, float(self.smoothing))[:, 0] * self.unit + self.mean > self.level).to(torch.uint8)
 
-    def calibrated(self, fields: Tensor, fraction: float) -> Tensor:
-        """The level, in voxels, at which these fields have that solid fraction."""
-        values = fields.flatten()
+    def calibrate(self, fields: Tensor, fraction: float, surface: float | None) -> None:
+        """Set the level so that these fields have that solid fraction, and the smoothing, where a `surface` (as `unlike` counts it) is
+        given, so that they have no more of it."""
+        self._level(fields, 0.0, fraction)
+        if surface is None or unlike(self.solid(fields)) <= surface:
+            return
+        low, high = 0.0, WIDEST
+        for _ in range(HALVINGS):
+            self._level(fields, (low + high) / 2, fraction)
+            low, high = ((low + high) / 2, high) if unlike(self.solid(fields)) > surface else (low, (low + high) / 2)
+
+    def _level(self, fields: Tensor, smoothing: float, fraction: float) -> None:
+        self.smoothing.fill_(smoothing)
+        values = blurred(fields, smoothing).flatten()
         rank = min(max(round((1 - fraction) * values.numel()), 1), values.numel())
-        return values.kthvalue(rank).values * self.unit + self.mean
+        self.level.copy_(values.kthvalue(rank).values * self.unit + self.mean)
+
+
+WIDEST, HALVINGS = 2.0, 10  # voxels: most that fields are blurred by; of the range in which it is sought
+
+
+def blurred(fields: Tensor, sigma: float) -> Tensor:
+    """Fields (n, c, depth, height, width) under a Gaussian of `sigma` voxels, out to four of these; faces are continued by their values."""
+    if sigma <= 0:
+        return fields
+    reach = math.ceil(4 * sigma)
+    weight = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=fields.device) / sigma) ** 2)
+    weight = (weight / weight.sum()).to(fields)
+    for axis in (2, 3, 4):
+        lines = fields.movedim(axis, -1)
+        shape = lines.shape
+        padded = F.pad(lines.reshape(-1, 1, shape[-1]), (reach, reach), mode="replicate")
+        fields = F.conv1d(padded, weight[None, None]).view(shape).movedim(-1, axis)
+    return fields
+
+
+def unlike(solid: Tensor) -> float:
+    """Share of neighbours, along any axis, that are of unlike phases in volumes solid (n, ...): half the surface per volume of
+    `statistics.surface`."""
+    shares = [(solid.narrow(axis, 1, side - 1) != solid.narrow(axis, 0, side - 1)).float().mean() for axis, side in _axes(solid)]
+    return float(torch.stack(shares).mean())
+
+
+def _axes(solid: Tensor) -> list[tuple[int, int]]:
+    return [(axis, solid.shape[axis]) for axis in range(1, solid.dim())]

@@ -1,8 +1,9 @@
 """Two-phase microstructures in three dimensions: diffusion of the distance from the surface, or a Wasserstein game of volumes.
 
     diffusion   the signed distance from the surface (field.py) of a cube, under noise, told by a small 3-D U-Net that corrects the best
-                linear estimate from their covariance (families/denoising.py); drawn by DPM-Solver++(2M) and cut. The level of the cut is
-                set once, at the end of training, so that the mean solid fraction of draws is that of training
+                linear estimate from their covariance (families/denoising.py); drawn by DPM-Solver++(2M), blurred and cut. The level of the
+                cut and the blur are set once, at the end of training, so that draws have the solid fraction of training and no more
+                surface
     game        Henkes & Wessels 2022 (players.py): Wasserstein's game with gradient penalty 10, one move of the critic for each of the
                 generator, Nadam 1e-4 and 5e-5 with norms of gradients held to 1, the mapping network at a hundredth of the pace
 
@@ -33,7 +34,7 @@ from simulacra.families.gan import Game, wasserstein
 from simulacra.nets.unet import UNet
 from simulacra.sciences.microstructure import framing, pictures
 from simulacra.sciences.microstructure.data import Volumes
-from simulacra.sciences.microstructure.field import Phases
+from simulacra.sciences.microstructure.field import Phases, unlike
 from simulacra.sciences.microstructure.framing import MicrostructureRecipe
 from simulacra.sciences.microstructure.players import Growing, Scoring
 from simulacra.study import Learner, Noise, Refused, Study
@@ -59,7 +60,8 @@ class Recipe3d(MicrostructureRecipe):
     least: float = Field(0.03, gt=0, description="Least noise, in standard deviations of the distance.")
     largest: float = Field(15.0, gt=1, description="Largest noise; there volumes begin as Gaussian fields.")
     walk: PositiveInt = Field(16, description="Steps of a draw.", json_schema_extra={"drawing": True})
-    calibrated: int = Field(256, ge=2, multiple_of=2, description="Draws that set the level of the cut, once, after the last step.")
+    calibrated: int = Field(256, ge=2, multiple_of=2, description="Draws that set the cut, once, after the last step.")
+    smoothed: bool = Field(True, description="Blur drawn fields so far that they have no more surface than training.")
     # the game
     latent: PositiveInt = Field(128, description="Normal numbers that the game's volumes are drawn from.")
     filters: PositiveInt = Field(32, description="Feature maps of the generator next to the volume; doubled at each halving of the side.")
@@ -73,28 +75,31 @@ class Recipe3d(MicrostructureRecipe):
 
 
 class Diffusing(Denoising[Volumes]):
-    """Diffusion of the distance from the surface. `steps` is how many it will learn, `fraction` the mean solid fraction of training;
-    `multiple` what the sides of a drawn field are divisible by."""
+    """Diffusion of the distance from the surface. `steps` is how many it will learn, `fraction` the mean solid fraction of training and
+    `surface` its share of unlike neighbours (None: leave the surface as it comes); `multiple` what the sides of a drawn field are
+    divisible by."""
 
     head: Phases
 
-    def __init__(self, *args: object, steps: int, fraction: float, calibrated: int, multiple: int, **more: object) -> None:
+    def __init__(
+        self, *args: object, steps: int, fraction: float, surface: float | None, calibrated: int, multiple: int, **more: object
+    ) -> None:  # fmt: skip
         super().__init__(*args, **more)  # type: ignore[arg-type]
-        self.steps, self.fraction, self.calibrated, self.multiple = steps, fraction, calibrated, multiple
+        self.steps, self.fraction, self.surface = steps, fraction, surface
+        self.calibrated, self.multiple = calibrated, multiple
 
     def step(self, batch: Volumes) -> Mapping[str, Tensor]:
-        """As in the family; the last step sets the level of the cut."""
+        """As in the family; the last step sets the cut."""
         watched = super().step(batch)
         if self.descent.count == self.steps:
             self.calibrate()
         return watched
 
     def calibrate(self) -> None:
-        """Cut where draws have the solid fraction of training. They come in pairs from noise and its negative: where one has much solid,
-        the other has little, so that the mean of few is sharp."""
+        """Cut so that draws are as solid as training and no rougher. They come in pairs from noise and its negative: where one has much
+        solid, the other has little, so that the mean of few is sharp."""
         half = torch.randn(self.calibrated // 2, *self.shape, generator=torch.Generator().manual_seed(CALIBRATION))
-        drawn = self.walked(torch.cat([half, -half]))
-        self.head.level.copy_(self.head.calibrated(drawn, self.fraction))
+        self.head.calibrate(self.walked(torch.cat([half, -half])), self.fraction, self.surface)
 
     def at_once(self, like: Volumes) -> int:
         """Volumes of those sides that are drawn together."""
@@ -132,7 +137,7 @@ class Diffusing(Denoising[Volumes]):
         return torch.cat(found)
 
 
-def diffusing(recipe: Recipe3d, phases: Phases, fraction: float) -> Diffusing:
+def diffusing(recipe: Recipe3d, phases: Phases, fraction: float, surface: float | None) -> Diffusing:
     """The learner of `recipe`, before it has learned."""
     device = device_of(recipe.device)
     phases = phases.to(device)
@@ -147,7 +152,8 @@ def diffusing(recipe: Recipe3d, phases: Phases, fraction: float) -> Diffusing:
         rows_of=lambda volumes: (phases.fields(volumes.solid), None),
         samples_from=lambda fields, like: Volumes(phases.solid(fields), like.voxel),
         levels=levels, augment=turned if recipe.turned else None,
-        steps=recipe.steps, fraction=fraction, calibrated=recipe.calibrated, multiple=recipe.patch << (len(recipe.widths) - 1),
+        steps=recipe.steps, fraction=fraction, surface=surface, calibrated=recipe.calibrated,
+        multiple=recipe.patch << (len(recipe.widths) - 1),
     )  # fmt: skip
 
 
@@ -201,7 +207,8 @@ def build(recipe: Recipe3d, training: Volumes) -> Learner[Volumes]:
     fraction = float(training.solid.float().mean())
     if recipe.family == "game":
         return playing(recipe, fraction)
-    return diffusing(recipe, Phases.measured(training.solid, recipe.reach, alike=recipe.turned), fraction)
+    surface = unlike(training.solid) if recipe.smoothed else None
+    return diffusing(recipe, Phases.measured(training.solid, recipe.reach, alike=recipe.turned), fraction, surface)
 
 
 def restore(recipe: Recipe3d, state: Mapping[str, Tensor]) -> Learner[Volumes]:
@@ -210,7 +217,7 @@ def restore(recipe: Recipe3d, state: Mapping[str, Tensor]) -> Learner[Volumes]:
         game = playing(recipe, 0.5)
         (game.load_state_dict if any(name.startswith("critic.") for name in state) else game.load_shipped)(state)
         return game
-    found = diffusing(recipe, Phases.blank(recipe.side, recipe.reach), 0.5)
+    found = diffusing(recipe, Phases.blank(recipe.side, recipe.reach), 0.5, None)
     found.load_shipped(state)
     return found
 
