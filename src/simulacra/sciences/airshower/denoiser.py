@@ -335,7 +335,7 @@ study = Study(
     expect={
         "quick": "under a minute on one core",
         "laptop": "6 min of training on one thread, and 1 min for 10,000 traces and the verdict",
-        "paper": "3 min of processor time, and 1 min for 10,000 traces and the verdict",
+        "paper": "7 min of processor time, and 1 min for 10,000 traces and the verdict",
     },
     build=build,
     restore=restore,

@@ -241,7 +241,7 @@ study = Study(
     expect={
         "quick": "under 1 min of processor time on one core, data and verdict included",
         "laptop": "40 min of training on one thread of a busy 2-core machine, and 6 min there for 413 draws and the verdict",
-        "paper": "4 s of processor time per step on one core, 22 hours in all, so a GPU's work (not run); 6 ms per draw",
+        "paper": "2 s per step on one idle core, 12 hours in all, so a GPU's work; tried at 16 voxels, 0.5 s per step there; 6 ms per draw",
     },
     build=build,
     restore=restore,
