@@ -90,7 +90,8 @@ def blocks(shape: tuple[int, int, int], side: int) -> dict[Part, list[Box]]:
     found = {part: [place for place in places if _number(place) in numbers] for part, numbers in PATTERN.items()}
     if not all(found.values()):
         inside = " x ".join(map(str, shape))
-        raise Refused(f"{inside} voxels hold {len(places)} blocks of {2 * side}, too few for three parts: take a smaller --side, or --regions slabs")
+        held = f"{inside} voxels hold {len(places)} blocks of {2 * side}, too few for three parts"
+        raise Refused(f"{held}: take a smaller --side, or --regions slabs")
     edges = [np.linspace(0, length, count + 1).round().astype(int).tolist() for length, count in zip(shape, counts, strict=True)]
 
     def box(place: tuple[int, ...]) -> Box:
