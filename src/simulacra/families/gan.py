@@ -264,7 +264,7 @@ class Game(Generic[S]):
     say), comes after it; a real row and the drawn row beside it get the same random numbers. The penalty, which costs two backward
     passes, is estimated from the first `penalised` rows of a share (all where None). `precision` is that of the products of a move,
     float32 or bfloat16; weights, losses and draws are float32. Raises `Refused` where the rules penalise a critic that normalises over
-    the batch.
+    the batch, or one in bfloat16.
     """
 
     def __init__(

@@ -139,6 +139,7 @@ class _Neighbours(NamedTuple):
 
 
 def _listed(values: Array, rows: slice, kept: int) -> tuple[NDArray[np.intp], Array]:
+    """The `kept` nearest other rows of some rows and how far away they are, in that order and ties by place, (rows, kept) each."""
     apart = pairwise(values[rows], values)
     own = np.arange(len(values))[rows]
     apart[np.arange(len(own)), own] = np.inf
@@ -151,16 +152,16 @@ def _listed(values: Array, rows: slice, kept: int) -> tuple[NDArray[np.intp], Ar
 
 def _nearest_among(values: Array, around: _Neighbours, inside: Bits) -> NDArray[np.intp]:
     """For each row that is `inside`, the nearest other one that is."""
-    rows, members = np.flatnonzero(inside), np.flatnonzero(inside)
+    rows = np.flatnonzero(inside)
     among = inside[around.place[rows]]
     first = among.argmax(axis=1)
     each = np.arange(len(rows))
     found = around.place[rows, first]
     sure = among[each, first] & (around.apart[rows, first] < around.known[rows])
     for row in np.flatnonzero(~sure):
-        apart = pairwise(values[rows[row]][None], values[members])[0]
+        apart = pairwise(values[rows[row]][None], values[rows])[0]
         apart[row] = np.inf
-        found[row] = members[np.argmin(apart)]
+        found[row] = rows[np.argmin(apart)]
     return np.asarray(found)
 
 

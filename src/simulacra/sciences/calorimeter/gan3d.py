@@ -7,8 +7,8 @@
     3dgan       critic on nature, critic on draws, generator twice per batch; 6 x binary cross-entropy + 0.2 x mean error in percent of the
                 energy that the critic reads off + 0.1 x that of the sum of cells; 5 % of the critic's labels told wrongly
 
-Untrained, the diffusion draws layers and cells that have the right law one by one, and no more of what holds them together than its
-principal axes; the networks learn that.
+Untrained, the diffusion draws layers and cells that have the right law one by one; of what holds them together it knows principal axes,
+and how cells follow the layers on average. The networks learn the rest.
 """
 
 from __future__ import annotations

@@ -21,18 +21,20 @@ density in the wavenumber: for a volume of another side it is read off at the wa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import permutations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy import linalg
+from scipy import linalg, ndimage
 from torch import Tensor, nn
 
 from simulacra.families.denoising import Known
+from simulacra.sciences.microstructure import statistics
+from simulacra.sciences.microstructure.data import volumes
+
+WIDEST, HALVINGS = 2.0, 10  # voxels: most that fields are blurred by; of the range in which it is sought
 
 
 def distance(solid: Tensor, reach: int) -> Tensor:
@@ -205,15 +207,20 @@ class Phases(Stationary):
         return (blurred(fields, float(self.smoothing))[:, 0] * self.unit + self.mean > self.level).to(torch.uint8)
 
     def calibrate(self, fields: Tensor, fraction: float, surface: float | None) -> None:
-        """Set the level so that these fields have that solid fraction, and the smoothing, where a `surface` (as `unlike` counts it) is
-        given, so that they have no more of it."""
+        """Set the level so that these fields have that solid fraction, and the smoothing, to a 500th of a voxel, so that they have no more
+        than that `surface` per volume (None: as much as comes)."""
         self._level(fields, 0.0, fraction)
-        if surface is None or unlike(self.solid(fields)) <= surface:
+        if surface is None or self._surface(fields) <= surface:
             return
         low, high = 0.0, WIDEST
         for _ in range(HALVINGS):
-            self._level(fields, (low + high) / 2, fraction)
-            low, high = ((low + high) / 2, high) if unlike(self.solid(fields)) > surface else (low, (low + high) / 2)
+            middle = (low + high) / 2
+            self._level(fields, middle, fraction)
+            low, high = (middle, high) if self._surface(fields) > surface else (low, middle)
+
+    def _surface(self, fields: Tensor) -> float:
+        """Mean area per volume of these fields once they are cut, per voxel edge."""
+        return float(statistics.surface(volumes(self.solid(fields).cpu())).mean())
 
     def _level(self, fields: Tensor, smoothing: float, fraction: float) -> None:
         self.smoothing.fill_(smoothing)
@@ -222,30 +229,9 @@ class Phases(Stationary):
         self.level.copy_(values.kthvalue(rank).values * self.unit + self.mean)
 
 
-WIDEST, HALVINGS = 2.0, 10  # voxels: most that fields are blurred by; of the range in which it is sought
-
-
 def blurred(fields: Tensor, sigma: float) -> Tensor:
-    """Fields (n, c, depth, height, width) under a Gaussian of `sigma` voxels, out to four of these; faces are continued by their values."""
+    """Fields (n, c, depth, height, width) under a Gaussian of `sigma` voxels; faces are continued by their values."""
     if sigma <= 0:
         return fields
-    reach = math.ceil(4 * sigma)
-    weight = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=fields.device) / sigma) ** 2)
-    weight = (weight / weight.sum()).to(fields)
-    for axis in (2, 3, 4):
-        lines = fields.movedim(axis, -1)
-        shape = lines.shape
-        padded = F.pad(lines.reshape(-1, 1, shape[-1]), (reach, reach), mode="replicate")
-        fields = F.conv1d(padded, weight[None, None]).view(shape).movedim(-1, axis)
-    return fields
-
-
-def unlike(solid: Tensor) -> float:
-    """Share of neighbours, along any axis, that are of unlike phases in volumes solid (n, ...): half the surface per volume of
-    `statistics.surface`."""
-    shares = [(solid.narrow(axis, 1, side - 1) != solid.narrow(axis, 0, side - 1)).float().mean() for axis, side in _axes(solid)]
-    return float(torch.stack(shares).mean())
-
-
-def _axes(solid: Tensor) -> list[tuple[int, int]]:
-    return [(axis, solid.shape[axis]) for axis in range(1, solid.dim())]
+    found = ndimage.gaussian_filter(fields.cpu().numpy(), sigma, mode="nearest", axes=(2, 3, 4))
+    return torch.from_numpy(found).to(fields.device)

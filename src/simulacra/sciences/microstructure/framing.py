@@ -100,7 +100,7 @@ def _by_region(recipe: MicrostructureRecipe, whole: Volumes, path: Path) -> tupl
     apart = {part: np.concatenate([data.on_grid(region, side) for region in inside]) for part, inside in regions.items()}
     others = [_at_most(apart[part], recipe.judged, recipe.seed) for part in ("validation", "held out")]
     parts = [volumes(cubes, whole.voxel.numpy()) for cubes in (train, *others)]  # one edge for all
-    shares = ", ".join(f"{part} {_place(boxes[part])}: {_solid(inside):.4f}" for part, inside in regions.items())
+    shares = ", ".join(f"{part} {_place(recipe, boxes[part])}: {_solid(inside):.4f}" for part, inside in regions.items())
     return (parts[0], parts[1], parts[2]), (
         f"{path.name}: {' x '.join(map(str, solid.shape))} voxels, split by region (solid fraction in {shares}): {len(train)} cubes "
         f"of {side} at random places, which overlap (side by side there would be {len(apart['training'])}); {len(parts[2])} held-out cubes "
@@ -118,10 +118,10 @@ def _boxes(recipe: MicrostructureRecipe, solid: Bits) -> dict[data.Part, list[da
     return {"training": [(training, *everywhere)], "validation": [(validation, *everywhere)], "held out": [(held_out, *everywhere)]}
 
 
-def _place(boxes: list[data.Box]) -> str:
-    """Where boxes lie, for people: the depths of a slab, or how many blocks."""
-    first = boxes[0]
-    return f"{len(boxes)} blocks" if first[1].start is not None else f"depths {first[0].start}-{first[0].stop - 1}"
+def _place(recipe: MicrostructureRecipe, boxes: list[data.Box]) -> str:
+    """Where boxes lie, for people: how many blocks, or the depths of a slab."""
+    depth = boxes[0][0]
+    return f"{len(boxes)} blocks" if recipe.regions == "blocks" else f"depths {depth.start}-{depth.stop - 1}"
 
 
 def _solid(regions: list[Bits]) -> float:

@@ -32,9 +32,9 @@ from simulacra.families import diffusion
 from simulacra.families.denoising import Denoising
 from simulacra.families.gan import Game, wasserstein
 from simulacra.nets.unet import UNet
-from simulacra.sciences.microstructure import framing, pictures
+from simulacra.sciences.microstructure import framing, pictures, statistics
 from simulacra.sciences.microstructure.data import Volumes
-from simulacra.sciences.microstructure.field import Phases, unlike
+from simulacra.sciences.microstructure.field import Phases
 from simulacra.sciences.microstructure.framing import MicrostructureRecipe
 from simulacra.sciences.microstructure.players import Growing, Scoring
 from simulacra.study import Learner, Noise, Refused, Study
@@ -76,8 +76,8 @@ class Recipe3d(MicrostructureRecipe):
 
 class Diffusing(Denoising[Volumes]):
     """Diffusion of the distance from the surface. `steps` is how many it will learn, `fraction` the mean solid fraction of training and
-    `surface` its share of unlike neighbours (None: leave the surface as it comes); `multiple` what the sides of a drawn field are
-    divisible by."""
+    `surface` its mean area per volume (None: leave the surface as it comes); `multiple` what the sides of a drawn field are divisible
+    by."""
 
     head: Phases
 
@@ -207,7 +207,7 @@ def build(recipe: Recipe3d, training: Volumes) -> Learner[Volumes]:
     fraction = float(training.solid.float().mean())
     if recipe.family == "game":
         return playing(recipe, fraction)
-    surface = unlike(training.solid) if recipe.smoothed else None
+    surface = float(statistics.surface(training).mean()) if recipe.smoothed else None
     return diffusing(recipe, Phases.measured(training.solid, recipe.reach, alike=recipe.turned), fraction, surface)
 
 
