@@ -11,7 +11,7 @@ from torch import nn
 
 from simulacra.families import adversarial_autoencoder as coding
 from simulacra.nets.dense import dense
-from simulacra.sciences.drugs import aae, coding_verdict, data, fingerprints, simulate, wishing, writer
+from simulacra.sciences.drugs import aae, coding_verdict, data, fingerprints, simulate, wishing, wishing_verdict, writer
 from simulacra.sciences.drugs.data import WISHES, texts
 from simulacra.sciences.drugs.fingerprints import KEYS, Profiles
 from simulacra.sciences.drugs.spelling import BLOCK, Speller, in_blocks, packed, told, unpacked
@@ -312,6 +312,36 @@ def test_wishes_move_the_property_in_the_asked_direction(trained):
     assert min(len(below), len(above)) > 15, "too few molecules to compare"
     error = math.hypot(below.std() / math.sqrt(len(below)), above.std() / math.sqrt(len(above)))
     assert above.mean() - below.mean() > max(0.6, 2 * error)  # 4.5 were asked for; so short a training gives a quarter of it
+
+
+def test_of_several_attempts_the_nearest_to_the_wish_is_given_out(trained):
+    learner = aae.restore(trained[0].recipe.model_copy(update={"best_of": 6}), trained[0].state_dict())
+    like = learner.ask(40, {"wish": "logP=3"})
+    like.wish[7] = torch.nan
+    plain, best = texts(trained[0].draw(like, Noise(0, range(40)))), texts(learner.draw(like, Noise(0, range(40))))
+    few = texts(learner.draw(like[[3, 7]], Noise(0, [3, 7])))
+    assert few == [best[3], best[7]], "a row depends on the others"
+    assert best[7] == plain[7], "nothing was wished for there"
+    one, many = (np.abs(wishing.achieved(data.compounds(strings))[:, 0] - 3) for strings in (plain, best))
+    both = np.isfinite(one)
+    assert np.isfinite(many).sum() > 1.3 * both.sum(), "a molecule is nearer than a broken string"
+    both[7] = False
+    assert (many[both] <= one[both]).all()
+    assert many[both].mean() < one[both].mean()
+
+
+def test_the_nearest_attempt_by_hand():
+    held = wishing.Range.of(torch.tensor([[1.0, 0.4, -4.0], [3.0, 0.8, -2.0]]))
+    logp = {s: float(wishing.achieved(data.compounds([s]))[0, 0]) for s in ("CCO", "CCCCCC", "c1ccccc1")}
+    wish = held.standard(torch.tensor([[logp["c1ccccc1"], torch.nan, torch.nan], [0.0, torch.nan, torch.nan], [9.0, 0.9, torch.nan]]))
+    attempts = [["CCO", "CCO", "C1CC"], ["c1ccccc1", "CCCCCC", "(("], ["broken(", "", ""]]
+    assert wishing.nearest(attempts, wish, held) == ["c1ccccc1", "CCO", "C1CC"]
+
+
+def test_the_nearest_of_groups_by_hand():
+    missed = np.array([[8.0, 7, 6, 5, 4, 3, 2, np.nan, 1, 1, 1], [np.nan] * 11])
+    assert wishing_verdict.nearest_of(missed) == 2.0
+    assert math.isnan(wishing_verdict.nearest_of(missed[:, :5]))
 
 
 def test_codes_chosen_for_a_wish_have_it_in_their_fingerprints(trained):

@@ -136,7 +136,7 @@ def test_the_summary_counts_failures_and_holds_what_was_asked_against_what_came(
     assert told[2].startswith("solubility: asked for -2 log mol/L")
     assert told[3].startswith("similarity to the prompt")
     plain = exchange.summary(compounds([""] * 2), compounds(["", "CC"]))
-    assert plain == ["1 of 2 strings are molecules (50.0%), 1 of them different; none was filtered out"]
+    assert plain == ["1 of 2 strings are molecules (50.0%), 1 of them different; no row was left out"]
 
 
 def test_similarity_is_that_to_the_own_prompt():

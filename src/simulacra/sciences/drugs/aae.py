@@ -7,7 +7,8 @@ looks up the nearest known molecule. Here three things stand on its codes:
     p(w | z)      a small network reads the properties w of a molecule (logP, QED, solubility) off its code
     p(s | x, w)   a language model writes the SMILES string s under a fingerprint and wishes (spelling.py)
     draw          z ~ N(0, I); with wishes, one of `candidates` such z, chosen with probability proportional to p(wishes | z), which is
-                  p(z | wishes) up to what so few candidates miss; x ~ p(x | z), s ~ p(s | x, w)
+                  p(z | wishes) up to what so few candidates miss; x ~ p(x | z), s ~ p(s | x, w); with `best_of`, the molecule that
+                  comes nearest to the wishes among so many drawn like this
 
     paper    the published networks and game: tanh, batch normalisation after it, Adam 1e-3, batches of 1024, turns 1 : 1 : 1
     laptop   the same game with a discriminator that normalises nothing, falling rates, and a larger string decoder
@@ -45,6 +46,7 @@ WIDTHS = (256, 256)
 CRITIC = (64, 64, 8)
 READER = 64
 EPSILON = 1e-4  # of batch normalisation, as published
+ANEW = 2**32  # between the seeds of a row's attempts: seeds that are asked for lie below
 LEAST_LOG_VARIANCE = -6.0  # of read properties, in units of their variance: none is read off a code more sharply
 
 Objective = Literal["aae", "vae"]
@@ -76,6 +78,10 @@ class FingerprintRecipe(StringRecipe):
     )
     candidates: PositiveInt = Field(
         256, le=4096, description="Codes among which one is chosen for each row with wishes; 1: any code.",
+        json_schema_extra={"drawing": True},
+    )  # fmt: skip
+    best_of: int = Field(
+        1, ge=1, le=64, description="Strings written for each row with wishes, of which the nearest to them is given out.",
         json_schema_extra={"drawing": True},
     )  # fmt: skip
 
@@ -151,10 +157,20 @@ class FingerprintAutoencoder:
 
     def draw(self, like: Compounds, noise: Noise) -> Compounds:
         """New molecules, as strings; where a row of `like` has wishes, near them."""
-        wish = self.range.standard(like.wish.to(self.device))
-        bits = self.drawn_fingerprints(wish, noise)
-        strings = self.spelled(bits, wish, noise.rows[: len(like)], seed=noise.seed)
+        wish, rows = self.range.standard(like.wish.to(self.device)), noise.rows[: len(like)]
+        strings = self._written(wish, Noise(noise.seed, rows))
+        asked = torch.nonzero((~wish.isnan()).any(1)).flatten().tolist()
+        if asked and self.recipe.best_of > 1:
+            attempts = [[strings[i] for i in asked]]
+            for attempt in range(1, self.recipe.best_of):
+                attempts.append(self._written(wish[asked], Noise(noise.seed + attempt * ANEW, [rows[i] for i in asked])))
+            for i, nearest in zip(asked, wishing.nearest(attempts, wish[asked], self.range), strict=True):
+                strings[i] = nearest
         return Compounds(as_bytes(strings), like.prompt.cpu(), like.wish.cpu())
+
+    def _written(self, wish: Tensor, noise: Noise) -> list[str]:
+        """A string for each row of wishes, in standard deviations."""
+        return self.spelled(self.drawn_fingerprints(wish, noise), wish, noise.rows, seed=noise.seed)
 
     def drawn_fingerprints(self, wish: Tensor, noise: Noise) -> Tensor:
         """Fingerprints (n, KEYS) for wishes (n, len(WISHES)) in standard deviations."""

@@ -86,8 +86,8 @@ def distributions(nature: Table, drawn: Table, ngram: Table, copied: Table | Non
         unit = UNITS.get(name, "")
         found.append(Check(f"{title} ({unit})" if unit else title, value, error, target, bool(met), beside))
     told = [
-        f"Scores of two sets: {len(drawn):,} valid drawn molecules against {len(nature):,} of held-out nature. MOSES Filters is without "
-        "the list MCF, which RDKit lacks; the alerts of Brenk et al. 2008 stand beside it and are no part of it."
+        f"Scores of two sets: {len(drawn):,} valid drawn molecules against {len(nature):,} of held-out nature. The alerts of Brenk et al. "
+        "2008 stand beside MOSES Filters and are no part of them."
     ]
     if "FCD" not in values:
         few = f"of fewer than {chemnet.FEWEST:,} molecules it tells little but how few they are"

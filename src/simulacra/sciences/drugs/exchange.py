@@ -213,7 +213,7 @@ def summary(asked: Compounds, drawn: Compounds) -> list[str]:
     n, valid = len(table), int(table.valid.sum())
     told = [
         f"{valid:,} of {n:,} strings are molecules ({valid / max(n, 1):.1%}), {len(set(table.canonical[table.valid].tolist())):,} of them "
-        "different; none was filtered out"
+        "different; no row was left out"
     ]
     for i, name in enumerate(WISHES):
         target, found = asked.wish[:, i].double().numpy(), table.column(name)

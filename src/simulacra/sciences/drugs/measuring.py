@@ -5,7 +5,7 @@
     laws         the numbers of LAWS
     properties   the numbers of COLUMNS, LAWS among them, the Murcko scaffold (Bemis & Murcko 1996, J. Med. Chem. 39:2887) and the
                  BRICS fragments (Degen et al. 2008, ChemMedChem 3:1503)
-    filters      whether the medicinal filters of MOSES pass it, as far as RDKit has them, and how many alerts of Brenk it sets off
+    filters      whether the medicinal filters of MOSES let it pass, and how many alerts of Brenk it sets off (filters.py)
     activations  what ChemNet makes of it (chemnet.py)
 
 A string that is no molecule has empty strings, no bits and nan. Nothing here needs torch but the activations. Work goes to processes
@@ -39,11 +39,10 @@ import rdkit
 from numpy.typing import NDArray
 from rdkit import Chem, rdBase
 from rdkit.Chem import QED, GraphDescriptors, rdFingerprintGenerator, rdMolDescriptors, rdmolops
-from rdkit.Chem.FilterCatalog import FilterCatalog, FilterCatalogParams
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from simulacra.runs import write_atomically
-from simulacra.sciences.drugs import chemnet, properties
+from simulacra.sciences.drugs import chemnet, filters, properties
 
 Array = NDArray[np.float64]
 Strings = NDArray[np.object_]  # of str
@@ -83,11 +82,10 @@ COLUMNS = (
     *LAWS, "complexity", *COUNTS, "scaffold atoms", "scaffold rings", *(f"element {e}" for e in (*ELEMENTS, "other")),
     *(f"ring {r}" for r in RINGS), *(f"group {g}" for g in GROUPS),
 )  # fmt: skip
-ALLOWED = frozenset({1, 6, 7, 8, 9, 16, 17, 35})  # elements that MOSES lets pass
 
 SINGLY = 400  # strings below which starting processes costs more than it saves
 FORGOTTEN = 50  # strings that are not worth a file
-REVISION = 3  # of what is measured: what is remembered of another one is not used
+REVISION = 4  # of what is measured: what is remembered of another one is not used
 WORKER = (sys.executable, "-P", "-m", "simulacra.sciences.drugs.measuring")  # -P: what lies in the working folder is no library
 
 
@@ -102,7 +100,7 @@ class Table:
     numbers: Array  # (n, len(COLUMNS)); nan where not measured
     scaffold: Strings  # "" where there is no ring
     fragments: Strings  # joined by "."
-    passes: Array  # (n,) 1 where MOSES's filters pass it, as far as they are here; nan where not measured
+    passes: Array  # (n,) 1 where MOSES's filters let it pass; nan where not measured
     alerts: Array  # (n,) of Brenk; nan where not measured
     activations: NDArray[np.float32]  # (n, chemnet.WIDTH), or (n, 0)
 
@@ -177,7 +175,7 @@ def measured_here(strings: Sequence[str], parts: Sequence[str]) -> Table:
             elif SIX in parts:
                 numbers[row, : len(LAWS)] = _laws(mol)
             if FILTERS in parts:
-                passes[row], alerts[row] = passes_filters(mol), len(_catalogue("BRENK").GetMatches(mol))
+                passes[row], alerts[row] = filters.passes(mol), filters.alerts(mol)
     valid = np.array([bool(c) for c in canonical], bool)
     activations = np.zeros((n, 0), np.float32)
     if ACTIVATIONS in parts:
@@ -201,22 +199,6 @@ def _morgan() -> Any:
 @cache
 def _patterns() -> list[Any]:
     return [Chem.MolFromSmarts(smarts) for smarts in GROUPS.values()]
-
-
-@cache
-def _catalogue(name: str) -> Any:
-    chosen = FilterCatalogParams()
-    chosen.AddCatalog(getattr(FilterCatalogParams.FilterCatalogs, name))
-    return FilterCatalog(chosen)
-
-
-def passes_filters(mol: Any) -> bool:
-    """MOSES's filters without MCF, which RDKit does not have (Polykovskiy et al. 2020, Front. Pharmacol. 11:565644): only C, N, S, O, F,
-    Cl, Br and H, no formal charge, no ring of eight atoms or more, no substructure of PAINS (Baell & Holloway 2010, J. Med. Chem.
-    53:2719)."""
-    if any(atom.GetFormalCharge() or atom.GetAtomicNum() not in ALLOWED for atom in mol.GetAtoms()):
-        return False
-    return not any(len(ring) >= 8 for ring in mol.GetRingInfo().AtomRings()) and not _catalogue("PAINS").HasMatch(mol)
 
 
 def scaffold_of(mol: Any) -> tuple[str, int, int]:

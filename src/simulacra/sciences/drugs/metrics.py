@@ -9,8 +9,8 @@ MOSES (Polykovskiy et al. 2020, Front. Pharmacol. 11:565644), G the valid drawn 
     SNN           mean over G of the largest Tanimoto similarity to a molecule of R
     Frag, Scaf    cosine of the counts of BRICS fragments, and of Murcko scaffolds of two rings or more, in G and R
     IntDiv_p      1 - mean over x in G of (mean over y in G of T(x, y)^p)^1/p: each molecule's pairing with itself is in
-    Filters       share of G that passes (measuring.passes_filters: without MCF, which RDKit lacks; the share of G without an alert of
-                  Brenk et al. 2008, ChemMedChem 3:435, is given beside it under its own name)
+    Filters       share of G that MOSES's medicinal filters let pass (filters.py; the share of G without an alert of Brenk et al. 2008,
+                  ChemMedChem 3:435, is given beside it under its own name)
     W1 of f       Wasserstein-1 distance of the laws of logP, SA, QED and weight
 
 SNN, Frag, Scaf and IntDiv are of the first 10,000 of G; Frag and above all Scaf grow with the numbers on both sides.

@@ -348,7 +348,9 @@ study: Study[Any, Any] = Study(
             steps=1900, corrected=400, batch=256, lr=1e-3, warmup=50, ema=0.995, fragments=0.8, randomised=0.5, draws=4000, searched=2000,
             threads=1,
         ),
-        "goals": TransferRecipe(steps=1000, batch=64, lr=5e-4, warmup=0, ema=0.0, draws=1000, searched=1000, bucket=25, threads=1),
+        "goals": TransferRecipe(
+            steps=1000, batch=64, slots=64, lr=5e-4, warmup=0, ema=0.0, draws=1000, searched=1000, bucket=25, threads=1,
+        ),
     },
     expect={
         "quick": "about a minute of processor time on one core, the verdict included (from single steps)",

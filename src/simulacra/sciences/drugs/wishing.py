@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,3 +109,19 @@ def _target(name: str, value: str) -> float:
 def achieved(drawn: Compounds) -> NDArray[np.float64]:
     """Properties (n, len(WISHES)) of drawn molecules; nan where a string is none."""
     return properties.measured([properties.molecule(s) for s in texts(drawn)], list(WISHES))
+
+
+def nearest(attempts: Sequence[Sequence[str]], wish: Tensor, held: Range) -> list[str]:
+    """Of several strings for each row (attempts, n) the one whose molecule misses the row's wishes (n, len(WISHES)), in standard
+    deviations, by the least squares; the first where none is a molecule."""
+    asked = (~wish.isnan()).cpu()
+    names = [name for k, name in enumerate(WISHES) if bool(asked[:, k].any())]
+    missed = torch.full((len(attempts), len(wish)), torch.inf)
+    for row, strings in zip(missed, attempts, strict=True):
+        got = torch.full(wish.shape, torch.nan)
+        got[:, [list(WISHES).index(name) for name in names]] = torch.from_numpy(
+            properties.measured([properties.molecule(s) for s in strings], names)
+        ).float()
+        off = torch.where(asked, held.standard(got) - wish.cpu(), 0.0).square().sum(1)
+        row[~off.isnan()] = off[~off.isnan()]
+    return [attempts[k][i] for i, k in enumerate(missed.argmin(0).tolist())]

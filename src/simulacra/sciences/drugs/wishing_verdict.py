@@ -6,6 +6,7 @@
 
 Beside them: draws without wishes (what one gets by not asking), and the known molecule nearest to the wish, or to the fingerprint (what
 one gets by looking it up: nothing new). A string that is no molecule has no property: errors are of valid ones, and validity stands beside.
+What `best_of` is worth stands beside, too: the nearest of TRIED draws with the wish, and of as many without.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ Array = NDArray[np.float64]
 
 JUDGED = 2000  # held-out molecules
 ASKED = 200  # draws for each target
+TRIED = 8  # draws among which the nearest to the wish is looked for
 PERCENTILES = (10, 50, 90)
 BINS = np.linspace(0, 1, 21)  # of Tanimoto similarity
 UNASKED, LOOKED_UP, RANDOM = "draws without wishes", "nearest training molecule", "random pairs"
+NEAREST = f"nearest of {TRIED}"
 
 
 def examine(learner: Any, split: Split[Compounds], seed: int) -> tuple[list[Finding], list[Check]]:
@@ -108,6 +111,7 @@ def _one_property(name: str, targets: Array, achieved: Array, unasked: Array, kn
         0.0, rival=UNASKED, seed=seed,
     )  # fmt: skip
     beside = {UNASKED: float(off.mean()), LOOKED_UP: float(np.mean([np.abs(known - t).min() for t in targets]))}
+    beside |= {NEAREST: nearest_of(errors), f"{NEAREST} {UNASKED}": nearest_of(off.T)}
     for target, row, ok in zip(targets, errors, valid, strict=True):
         beside[f"at {target:.2f}"] = float(row[ok].mean()) if ok.any() else np.nan
         beside[f"valid at {target:.2f}"] = float(ok.mean())
@@ -115,6 +119,13 @@ def _one_property(name: str, targets: Array, achieved: Array, unasked: Array, kn
     title = f"wished {name}: mean absolute error" + (f" ({unit})" if unit else "")
     error = float(errors[valid].std() / np.sqrt(valid.sum()))
     return finding, Check(title, value, error, f"below half of {UNASKED}", value < 0.5 * beside[UNASKED], beside)
+
+
+def nearest_of(missed: Array) -> float:
+    """Mean over whole groups of TRIED draws of the least that they miss the wish by: missed (..., n), nan where a string is no molecule."""
+    whole = missed.shape[-1] // TRIED * TRIED
+    least = np.nan_to_num(missed[..., :whole], nan=np.inf).reshape(-1, TRIED).min(1) if whole else np.zeros(0)
+    return _mean(least[np.isfinite(least)])
 
 
 def asked_together(learner: Any, values: Tensor, unasked: Array, seed: int) -> Check:
@@ -130,6 +141,10 @@ def asked_together(learner: Any, values: Tensor, unasked: Array, seed: int) -> C
     place = [int(np.square((known - row) / spread).sum(1).argmin()) for row in target]
     beside = {"valid": float(valid.mean()), UNASKED: float((without / spread).mean())}
     beside[LOOKED_UP] = float((np.abs(known[place] - target) / spread).mean())
+    beside |= {NEAREST: _nearest_together(learner, target, spread, seed + 2)}
+    if len(unasked):
+        others = unasked[rng.integers(len(unasked), size=(len(target), TRIED))]
+        beside[f"{NEAREST} {UNASKED}"] = _least(np.abs(others - target[:, None]) / spread)
     for k, name in enumerate(WISHES):
         beside[f"{name}, in its unit"] = float(errors[valid, k].mean()) if valid.any() else np.nan
         beside[f"{name} without wishes"] = float(without[:, k].mean())
@@ -140,6 +155,20 @@ def asked_together(learner: Any, values: Tensor, unasked: Array, seed: int) -> C
         float(scores.std() / np.sqrt(max(len(scores), 1))) if len(scores) else np.nan, f"below half of {UNASKED}",
         bool(value < 0.5 * beside[UNASKED]), beside,
     )  # fmt: skip
+
+
+def _nearest_together(learner: Any, target: Array, spread: Array, seed: int) -> float:
+    """What the nearest of TRIED draws misses all wishes (n, len(WISHES)) by, in standard deviations."""
+    wish = torch.from_numpy(np.repeat(target, TRIED, axis=0)).float()
+    got = wishing.achieved(drawn(learner, wish, seed)).reshape(len(target), TRIED, -1)
+    return _least(np.abs(got - target[:, None]) / spread)
+
+
+def _least(missed: Array) -> float:
+    """Of what draws miss several wishes by (n, TRIED, wishes), the mean over wishes of the draw with the least squares, over rows."""
+    squares = np.nan_to_num(np.square(missed).sum(2), nan=np.inf)
+    rows = np.nonzero(np.isfinite(squares).any(1))[0]
+    return _mean(missed[rows, squares[rows].argmin(1)].mean(1))
 
 
 # -------------------------------------------------------------------------------------------------------------------- round trip
