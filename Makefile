@@ -9,6 +9,9 @@ PIP_ARGS ?=
 ARGS ?=
 BIN := $(VENV)/bin
 
+# Images of Python often forbid it to keep what it compiled. Every process of a test would then compile torch again: seconds each.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test check docs clean
 
 help:

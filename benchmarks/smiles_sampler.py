@@ -6,13 +6,15 @@
     MOSES     64 strings at a time, always 100 steps, packed and unpacked at each, one call per row to draw its
               token (as molecularsets/moses, char_rnn, does)
     REINVENT  128 strings at a time until the longest ends, one call for all rows (as MolecularAI/REINVENT4 does)
-    ours      families/sequence.py, in float32 and bfloat16
+    ours      families/sequence.py, in float32, bfloat16 and int8
 
-All in one process on one thread, CPU seconds, the same trained network, temperature 1. What bfloat16 costs in quality is measured
-beside it: likelihood of the same molecules, validity, and FCD between 10,000 strings of each (two sets in float32 stand beside it).
+All in one process on one thread, CPU seconds, the same trained network, temperature 1. What bfloat16 and int8 cost in quality is measured
+beside it: likelihood of the same molecules by the sampler's own arithmetic, validity, and FCD between 10,000 strings of each (two sets in
+float32 stand beside it). Where the processor has no bfloat16, torch computes it so slowly that it is left out.
 """
 
 import argparse
+import math
 import time
 
 import torch
@@ -21,6 +23,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from simulacra import drawing
 from simulacra.families import sequence
 from simulacra.sciences.drugs import chemnet, data, properties
+from simulacra.training import dtype_of
 
 LONGEST = 100
 
@@ -72,6 +75,33 @@ def rate(work):
     return made / (time.process_time() - began)
 
 
+def precisions():
+    """Types of products that this machine draws in at a speed worth looking at."""
+    found = {"float32": torch.float32}
+    if dtype_of("auto", torch.device("cpu")) == torch.bfloat16:
+        found["bfloat16"] = torch.bfloat16
+    if sequence.draws_in_eight_bits():
+        found["int8"] = torch.int8
+    return found
+
+
+@torch.no_grad()
+def bits(writer, strings, dtype, at_once=256):
+    """-log2 p of strings by the sampler's arithmetic."""
+    found, model = [], writer.descent.average
+    for start in range(0, len(strings), at_once):
+        tokens = writer.vocabulary.encoded(strings[start : start + at_once])
+        cell = sequence._Cell(model, len(tokens), dtype, None)
+        cell.begin(torch.arange(len(tokens)), torch.arange(len(tokens)), None)
+        loss = torch.zeros(len(tokens))
+        for now, following in zip(tokens[:, :-1].T, tokens[:, 1:].T, strict=True):
+            law = cell(now)[:, sequence.END :].float().log_softmax(1)
+            real = following >= sequence.END
+            loss -= law.gather(1, (following - sequence.END).clamp_min(0)[:, None])[:, 0] * real
+        found.append(loss)
+    return torch.cat(found) / math.log(2)
+
+
 def speeds(writer, n):
     """The table of speeds, after a short warm-up of each line."""
     model, slots = writer.descent.average, writer.recipe.slots
@@ -81,7 +111,7 @@ def speeds(writer, n):
 
     lines = {
         "MOSES's loop": lambda: moses_loop(model, n // 16), "REINVENT's loop": lambda: reinvent_loop(model, n // 4),
-        "ours, float32": ours(torch.float32), "ours, bfloat16": ours(torch.bfloat16),
+        **{f"ours, {name}": ours(dtype) for name, dtype in precisions().items()},
     }  # fmt: skip
     moses_loop(model, 1)
     reinvent_loop(model, 1)
@@ -92,21 +122,23 @@ def speeds(writer, n):
 
 
 def quality(writer, n, held_out):
-    """What bfloat16 does to likelihood, validity and FCD."""
-    drawn = {}
-    for name, dtype, seed in (("float32", torch.float32, 1), ("float32, other seed", torch.float32, 2), ("bfloat16", torch.bfloat16, 3)):
+    """What less precision does to likelihood, validity and FCD."""
+    drawn, known = {}, [s for s in data.texts(held_out) if bool(writer.score(data.compounds([s])).isfinite())]
+    exact = bits(writer, known, torch.float32)
+    kinds = {"float32, other seed": torch.float32, **precisions()}
+    for seed, (name, dtype) in enumerate(kinds.items()):
         tokens = sequence.draw(writer.descent.average, range(n), seed=seed, longest=LONGEST, slots=writer.recipe.slots, dtype=dtype).tokens
         drawn[name] = writer.vocabulary.decoded(tokens)
         valid = sum(properties.molecule(s) is not None for s in drawn[name]) / n
         print(f"validity, {name}: {valid:.4f} +- {(valid * (1 - valid) / n) ** 0.5:.4f}")
-    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        writer.dtype = dtype
-        bits = writer.score(held_out)
-        bits = bits[bits.isfinite()]
-        print(f"bits per held-out molecule, {name}: {bits.mean():.3f} ({len(bits)} molecules)")
+    for name, dtype in precisions().items():
+        more = bits(writer, known, dtype) - exact
+        error = more.std() / len(more) ** 0.5
+        print(f"bits per held-out molecule, {name}: {(exact + more).mean():.3f}, {more.mean():.4f} +- {error:.4f} more")
     seen = {name: chemnet.activations([s for s in strings if properties.molecule(s) is not None]) for name, strings in drawn.items()}
-    for name in ("float32, other seed", "bfloat16"):
-        print(f"FCD, float32 to {name}, valid ones of {n} each: {chemnet.fcd(seen['float32'], seen[name]):.3f}")
+    for name in seen:
+        if name != "float32":
+            print(f"FCD, float32 to {name}, valid ones of {n} each: {chemnet.fcd(seen['float32'], seen[name]):.3f}")
 
 
 def wall(source, n):

@@ -148,6 +148,35 @@ def test_bfloat16_draws_nearly_from_the_same_law():
     np.testing.assert_allclose(counts, [0.25, 0.6, 0.15], atol=0.02)
 
 
+in_eight_bits = pytest.mark.skipif(not sequence.draws_in_eight_bits(), reason="this torch has no products of whole numbers (oneDNN on x86)")
+
+
+@in_eight_bits
+def test_eight_bits_give_the_likelihood_of_what_was_drawn_nearly_as_floats_do(model):
+    first = tuple(torch.rand(3, 200, 16, generator=torch.Generator().manual_seed(k)) * 2 - 1 for k in (1, 2))
+    found = drawn(model, range(200), state=first, dtype=torch.int8)
+    tokens = torch.cat([torch.full((200, 1), START), found.tokens], 1)
+    exact = sequence.log_loss(model(tokens[:, :-1], first), tokens).detach()
+    per_token = (found.log_loss - exact).abs().sum() / (found.tokens != PAD).sum()
+    assert float(per_token) < 0.01
+    assert abs(float(found.log_loss.mean() - exact.mean())) < 0.02
+
+
+@in_eight_bits
+def test_a_row_in_eight_bits_does_not_depend_on_the_others(model):
+    many, few = (drawn(model, rows, dtype=torch.int8) for rows in (range(40), range(10, 25)))
+    assert torch.equal(many.tokens[10:25, : few.tokens.shape[1]], few.tokens)
+
+
+@in_eight_bits
+def test_whole_numbers_lie_within_half_a_step_of_what_they_stand_for():
+    rows = torch.linspace(-1, 1, 1001)[:, None].repeat(1, 64)
+    product = sequence._InEightBits(torch.eye(64))
+    assert (product(product.rounded(rows), torch.zeros(64)) - rows).abs().max() <= 0.5 / 63 + 1e-6
+    far = product(product.rounded(torch.tensor([[5.0] * 64, [-5.0] * 64])), torch.zeros(64))
+    torch.testing.assert_close(far, torch.tensor([[1.0] * 64, [-1.0] * 64]))
+
+
 def test_the_gradient_reaches_every_parameter_of_the_language_model(model):
     made = LanguageModel(12, embedding=8, hidden=16, layers=2, dropout=0.1)
     tokens = torch.cat([torch.full((6, 1), START), torch.arange(END, 12).repeat(6, 1)], 1)

@@ -45,9 +45,10 @@ def device_of(choice: str) -> torch.device:
 
 
 def dtype_of(precision: str, device: torch.device) -> torch.dtype:
-    """The type of matrix products that a recipe's `precision` field names; auto: bfloat16 where the processor has it."""
+    """The type of matrix products that a recipe's `precision` field names; auto: bfloat16 where the processor has it. Nothing is learned in
+    int8, which is for drawing alone: to learn, it is as auto."""
     fast = device.type == "cuda" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return torch.bfloat16 if precision == "bfloat16" or (precision == "auto" and fast) else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" or (precision in ("auto", "int8") and fast) else torch.float32
 
 
 def epoch_order(samples: Samples, batch: int, seed: int, epoch: int) -> list[Tensor]:

@@ -221,8 +221,8 @@ class Varier:
         states = [model.state(part) for part in torch.split(padded, CODED)]
         hidden, cell = (torch.cat(parts, 1)[:, : len(codes)] for parts in zip(*states, strict=True))
         return sequence.draw(
-            model.decoder, rows, seed=seed, longest=recipe.longest, slots=recipe.slots, temperature=recipe.temperature, dtype=self.dtype,
-            state=(hidden, cell), beside=codes if recipe.beside else None,
+            model.decoder, rows, seed=seed, longest=recipe.longest, slots=recipe.slots, temperature=recipe.temperature,
+            dtype=writer.drawn_in(recipe.precision, self.device), state=(hidden, cell), beside=codes if recipe.beside else None,
         )  # fmt: skip
 
     def ask(self, n: int, conditions: Mapping[str, str]) -> Compounds:

@@ -49,7 +49,7 @@ class Seeker:
         if len(self.seen) >= recipe.calls:
             return self._told(torch.tensor(0.0), torch.tensor(0.0), [], [])
         seed = int(torch.randint(2**31 - 1, ()))
-        drawn = writer.sampled(range(recipe.batch), seed=seed, model=agent)
+        drawn = writer.sampled(range(recipe.batch), seed=seed, model=agent, dtype=writer.dtype)
         strings = [t for t in dict.fromkeys(writer.vocabulary.decoded(drawn.tokens[drawn.ended])) if t]
         described_ = [described(text) for text in strings]
         self.scored([name for name, _ in described_])

@@ -22,7 +22,7 @@ from simulacra.nets.language import LanguageModel, State
 from simulacra.sciences.drugs.data import WISHES
 from simulacra.sciences.drugs.fingerprints import KEYS
 from simulacra.sciences.drugs.tokens import PAD, Vocabulary
-from simulacra.sciences.drugs.writer import StringRecipe, falls, randomised
+from simulacra.sciences.drugs.writer import StringRecipe, drawn_in, falls, randomised
 from simulacra.training import device_of, dtype_of
 
 TOLD = KEYS + 2 * len(WISHES)  # numbers that the first state is made from
@@ -120,7 +120,7 @@ class Speller:
         state, beside = model.conditions(in_blocks(model.about, about))
         drawn = sequence.draw(
             model.language, rows, seed=seed, longest=self.recipe.longest, slots=self.recipe.slots, temperature=temperature,
-            dtype=self.dtype, state=state, beside=beside,
+            dtype=drawn_in(self.recipe.precision, self.device), state=state, beside=beside,
         )  # fmt: skip
         return self.vocabulary.decoded(drawn.tokens)
 

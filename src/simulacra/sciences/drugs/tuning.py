@@ -59,7 +59,7 @@ class Tuner:
 
     def _drawn_by_prior(self) -> Tensor:
         """Molecules of the prior as tokens: those that ended."""
-        drawn = self.writer.sampled(range(GUARDED), seed=self.recipe.seed, model=self.prior)
+        drawn = self.writer.sampled(range(GUARDED), seed=self.recipe.seed, model=self.prior, dtype=self.writer.dtype)
         rows = drawn.tokens[drawn.ended]
         return torch.cat([torch.full((len(rows), 1), START, device=rows.device), rows], 1)
 

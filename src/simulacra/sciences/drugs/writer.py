@@ -57,15 +57,25 @@ class StringRecipe(Recipe):
     slots: int = Field(
         256, ge=1, le=16384, description="Strings that are written at the same time when drawing.", json_schema_extra={"drawing": True}
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Of matrix products; auto: bfloat16 where the processor has it.", json_schema_extra={"drawing": True}
-    )
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        "auto", description="Of matrix products; auto: bfloat16 where the processor has it; int8 (x86, drawing only): eight bits.",
+        json_schema_extra={"drawing": True},
+    )  # fmt: skip
 
 
 def falls(recipe: StringRecipe) -> list[tuple[int, float]]:
     """When the learning rate of a recipe begins to fall once more, and from which share of its height."""
     again = [(recipe.restart, 0.5), (recipe.steps - recipe.corrected, 0.1)]
     return [(step, share) for step, share in again if 0 < step < recipe.steps]
+
+
+def drawn_in(precision: str, device: torch.device) -> torch.dtype:
+    """The type of matrix products in drawing that a recipe's `precision` names. Refused for int8 where the machine has none."""
+    if precision != "int8":
+        return dtype_of(precision, device)
+    if device.type != "cpu" or not sequence.draws_in_eight_bits():
+        raise Refused("precision int8 needs an x86 processor and oneDNN in torch; --precision auto draws on any machine")
+    return torch.int8
 
 
 class Writer:
@@ -116,7 +126,8 @@ class Writer:
         n = len(begun) or OWN
         rows, model = range(self.descent.count * n, (self.descent.count + 1) * n), self.descent.module
         prompt = self._begun(begun) if any(begun) else None
-        drawn = self.sampled(rows, seed=-1 - self.recipe.seed, prompt=prompt, model=model)  # the finished network draws by other numbers
+        # By other numbers than the finished network draws by, and in the precision that it learns in.
+        drawn = self.sampled(rows, seed=-1 - self.recipe.seed, prompt=prompt, model=model, dtype=self.dtype)
         wrong = [i for i, text in enumerate(self.vocabulary.decoded(drawn.tokens)) if properties.molecule(text) is None]
         if not wrong:
             return 1.0, torch.zeros((), device=self.device)
@@ -155,14 +166,15 @@ class Writer:
 
     def sampled(
         self, rows: Sequence[int], *, seed: int, prompt: Tensor | None = None, model: Any = None,
-        allowed: Callable[[Tensor, Tensor], Tensor] | None = None,
+        allowed: Callable[[Tensor, Tensor], Tensor] | None = None, dtype: torch.dtype | None = None,
     ) -> sequence.Drawn:  # fmt: skip
-        """Token numbers of one string for each of the row numbers, by another model of the same kind where one is given."""
+        """Token numbers of one string for each of the row numbers, by another model of the same kind, and in another type of products than
+        the recipe's, where they are given."""
         recipe = self.recipe
-        model = self.descent.average if model is None else model
+        dtype = drawn_in(recipe.precision, self.device) if dtype is None else dtype
         return sequence.draw(
-            model, rows, seed=seed, longest=recipe.longest, slots=recipe.slots, temperature=recipe.temperature,
-            dtype=self.dtype, prompt=prompt, allowed=allowed,
+            self.descent.average if model is None else model, rows, seed=seed, longest=recipe.longest, slots=recipe.slots,
+            temperature=recipe.temperature, dtype=dtype, prompt=prompt, allowed=allowed,
         )  # fmt: skip
 
     def _begun(self, given: Sequence[str]) -> Tensor:
