@@ -46,7 +46,7 @@ WIDTHS = (256, 256)
 CRITIC = (64, 64, 8)
 READER = 64
 EPSILON = 1e-4  # of batch normalisation, as published
-ANEW = 2**32  # between the seeds of a row's attempts: seeds that are asked for lie below
+ANEW = 2**40  # between the numbers of a row's attempts, which chance belongs to: rows that are asked for lie below
 LEAST_LOG_VARIANCE = -6.0  # of read properties, in units of their variance: none is read off a code more sharply
 
 Objective = Literal["aae", "vae"]
@@ -153,17 +153,17 @@ class FingerprintAutoencoder:
 
     def at_once(self, like: Compounds) -> int:
         """Rows of a block. A row is drawn in the same way in a smaller one, so none has to be filled up."""
-        return max(min(len(like), ROWS), 1)
+        return max(min(len(like), ROWS // self.recipe.best_of), 1)
 
     def draw(self, like: Compounds, noise: Noise) -> Compounds:
         """New molecules, as strings; where a row of `like` has wishes, near them."""
-        wish, rows = self.range.standard(like.wish.to(self.device)), noise.rows[: len(like)]
-        strings = self._written(wish, Noise(noise.seed, rows))
-        asked = torch.nonzero((~wish.isnan()).any(1)).flatten().tolist()
-        if asked and self.recipe.best_of > 1:
-            attempts = [[strings[i] for i in asked]]
-            for attempt in range(1, self.recipe.best_of):
-                attempts.append(self._written(wish[asked], Noise(noise.seed + attempt * ANEW, [rows[i] for i in asked])))
+        wish, rows = self.range.standard(like.wish.to(self.device)), list(noise.rows[: len(like)])
+        asked = torch.nonzero((~wish.isnan()).any(1)).flatten().tolist() if self.recipe.best_of > 1 else []
+        again = [rows[i] + k * ANEW for k in range(1, self.recipe.best_of) for i in asked]
+        found = self._written(torch.cat([wish, wish[asked].repeat(self.recipe.best_of - 1, 1)]), Noise(noise.seed, [*rows, *again]))
+        strings, others = found[: len(rows)], found[len(rows) :]
+        if asked:
+            attempts = [[strings[i] for i in asked], *(others[k : k + len(asked)] for k in range(0, len(others), len(asked)))]
             for i, nearest in zip(asked, wishing.nearest(attempts, wish[asked], self.range), strict=True):
                 strings[i] = nearest
         return Compounds(as_bytes(strings), like.prompt.cpu(), like.wish.cpu())

@@ -171,10 +171,11 @@ class Writer:
         """Token numbers of one string for each of the row numbers, by another model of the same kind, and in another type of products than
         the recipe's, where they are given."""
         recipe = self.recipe
+        network: Any = self.descent.average if model is None else model
         dtype = drawn_in(recipe.precision, self.device) if dtype is None else dtype
         return sequence.draw(
-            self.descent.average if model is None else model, rows, seed=seed, longest=recipe.longest, slots=recipe.slots,
-            temperature=recipe.temperature, dtype=dtype, prompt=prompt, allowed=allowed,
+            network, rows, seed=seed, longest=recipe.longest, slots=recipe.slots, temperature=recipe.temperature, dtype=dtype,
+            prompt=prompt, allowed=allowed,
         )  # fmt: skip
 
     def _begun(self, given: Sequence[str]) -> Tensor:
