@@ -101,7 +101,7 @@ study: Study[Any, Any] = Study(
         ),
     },
     expect={
-        "quick": "40 seconds of one core", "laptop": "ZINC: 80 minutes of one thread of a busy 2-core machine",
+        "quick": "40 seconds of one core", "laptop": "ZINC: 80 minutes of one thread with bfloat16, about nine hours without",
         "paper": "hours; not run here",
     },
     load=load,
