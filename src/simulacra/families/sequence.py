@@ -10,8 +10,8 @@ the batch has always the same number of slots, so a row does not depend on how m
 
 The sampler does its own arithmetic for a model made of an embedding, an LSTM and a linear layer (nets/language.py): the first layer's
 input product is a table with a row per token, the other layers are one matrix product each. In bfloat16 the products are several times
-faster on a CPU that has the instructions, in whole numbers of eight bits (int8) about twice as fast on one that has not; what that does to
-the strings is measured in benchmarks/smiles_sampler.py.
+faster on a CPU that has the instructions, in whole numbers of eight bits (int8) twice as fast on one that has not; what that does to the
+strings, and how much faster they come, is measured in benchmarks/smiles_sampler.py.
 """
 
 from __future__ import annotations
