@@ -99,6 +99,13 @@ def test_the_constraints_pin_torch_and_every_dependency_that_is_declared():
             assert requirement.specifier.contains(version), f"constraints.txt has {version}, pyproject wants {requirement}"
 
 
+def test_tests_of_a_group_share_a_process(request):
+    """pytest-xdist writes the group into a test's name; where it does not, every process makes all fixtures, and nothing says so."""
+    if not getattr(request.config.option, "loadgroup", False):
+        pytest.skip("not run in several processes by groups")
+    assert request.node.nodeid.endswith(f"@{request.node.module.__name__}")
+
+
 def test_one_version_everywhere():
     newest = re.search(r"^## (\S+)", text("CHANGELOG.md"), flags=re.MULTILINE)[1]
     assert PROJECT["version"] == simulacra.__version__ == newest
