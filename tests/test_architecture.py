@@ -207,7 +207,6 @@ def test_the_package_and_its_command_line_start_without_torch():
     assert done.stdout.split() == []
 
 
-# Heavy libraries once, then a process per module that has none of ours yet.
 # Libraries are read once, by the parent: those that a child which imports every module has afterwards. Each module then has a child of its
 # own, in which nothing of simulacra has been imported.
 IMPORT_EACH = """

@@ -54,7 +54,7 @@ def passes(mol: Any) -> bool:
         return False
     if any(len(ring) > LARGEST_RING for ring in mol.GetRingInfo().AtomRings()):
         return False
-    return not medicinal(mol) and not catalogue("PAINS").HasMatch(mol)
+    return not medicinal(mol) and not _catalogue("PAINS").HasMatch(mol)
 
 
 def medicinal(mol: Any) -> str:
@@ -65,7 +65,7 @@ def medicinal(mol: Any) -> str:
 
 def alerts(mol: Any) -> int:
     """Alerts of Brenk et al. that an RDKit molecule sets off."""
-    return len(catalogue("BRENK").GetMatches(mol))
+    return len(_catalogue("BRENK").GetMatches(mol))
 
 
 @cache
@@ -74,7 +74,7 @@ def _patterns() -> list[tuple[str, Any]]:
 
 
 @cache
-def catalogue(name: str) -> Any:
+def _catalogue(name: str) -> Any:
     """One of the lists of substructures that come with RDKit."""
     chosen = FilterCatalogParams()
     chosen.AddCatalog(getattr(FilterCatalogParams.FilterCatalogs, name))
