@@ -55,6 +55,12 @@ def test_records_set_aside_stand_in_a_file_and_the_first_five_on_the_terminal(ru
     assert "7 records were set aside" in (run_folder / "report.html").read_text()
 
 
+def test_a_draw_says_which_fields_of_the_recipe_it_changed(run_folder, tmp_path):
+    plain, other = (call_quietly("draw", run_folder, "-n", 2, "-o", tmp_path / "x.npz", *more)[1] for more in ([], ["--evaluations", 4]))
+    assert plain.splitlines()[0] == f"run {run_folder}"
+    assert other.splitlines()[0] == f"run {run_folder}; with evaluations 4"
+
+
 def test_a_run_of_a_study_that_restores_is_drawn_from_without_its_data(run_folder, tmp_path):
     code, out, _ = call_quietly("draw", run_folder, "-n", 2000, "-o", tmp_path / "x.npz")
     assert code == 0
