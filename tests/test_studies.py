@@ -66,7 +66,19 @@ def test_a_run_leaves_everything_that_the_design_promises(finished):
     ]
 
 
-def test_the_same_seed_gives_the_same_parameters_and_the_same_samples(finished, tmp_path):
+@pytest.fixture
+def unjudged(monkeypatch):
+    """The pipeline without its verdict and report: these tests look at what is trained and drawn."""
+
+    def drawn_only(folder, asked, recipe, split, learner, say):
+        drawn = pipeline.draw_like(learner, pipeline.spread(split.held_out, recipe.draws), seed=recipe.seed, device=torch.device("cpu"))
+        (folder.path / "drawn").mkdir()
+        asked.write(drawn, folder.path / "drawn" / "samples.npz")
+
+    monkeypatch.setattr(pipeline, "_draw_and_judge", drawn_only)
+
+
+def test_the_same_seed_gives_the_same_parameters_and_the_same_samples(finished, unjudged, tmp_path):
     name, run = finished
     again, _ = pipeline.run(name, "quick", quick(name, steps=12), tmp_path / "again")
     first, second = run.state()[1], again.state()[1]
@@ -76,19 +88,28 @@ def test_the_same_seed_gives_the_same_parameters_and_the_same_samples(finished, 
     assert agree(one, two)
 
 
-def test_another_seed_gives_other_parameters(finished, tmp_path):
-    name, run = finished
-    other, _ = pipeline.run(name, "quick", quick(name, steps=2, seed=1, draws=40), tmp_path / "other")
-    assert any(not torch.equal(v, other.state()[1][k]) for k, v in run.state()[1].items() if v.numel() > 1)
-
-
-def test_stopped_and_resumed_equals_uninterrupted(finished, tmp_path):
-    name, run = finished
-    folder = tmp_path / "stopped"
-    part, outcome = pipeline.run(name, "quick", quick(name, steps=12), folder, seconds=0.0)
+@pytest.fixture(scope="module")
+def stopped(finished, tmp_path_factory):
+    """The same run, stopped after its first step: the folder, the state that it was left in, and which step that is."""
+    name, _ = finished
+    folder = tmp_path_factory.mktemp(name) / "stopped"
+    run, outcome = pipeline.run(name, "quick", quick(name, steps=12), folder, seconds=0.0)
     assert not outcome.finished
-    assert outcome.step < 12
-    part, outcome = pipeline.resume(folder)
+    assert 0 < outcome.step < 12
+    return folder, run.state()[1], outcome.step
+
+
+def test_another_seed_gives_other_parameters(finished, stopped, tmp_path):
+    name, _ = finished
+    _, state, step = stopped
+    other, outcome = pipeline.run(name, "quick", quick(name, steps=12, seed=1), tmp_path / "other", seconds=0.0)
+    assert outcome.step == step
+    assert any(not torch.equal(v, other.state()[1][k]) for k, v in state.items() if v.numel() > 1)
+
+
+def test_stopped_and_resumed_equals_uninterrupted(finished, stopped, unjudged):
+    _, run = finished
+    part, outcome = pipeline.resume(stopped[0])
     assert outcome.finished
     first, second = run.state()[1], part.state()[1]
     assert all(torch.equal(first[k], second[k]) for k in first)
