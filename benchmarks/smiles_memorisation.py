@@ -16,7 +16,7 @@ from simulacra import drawing
 from simulacra.sciences.drugs import data, measuring, metrics
 from simulacra.study import Noise
 
-BLOCK = 10_000
+BLOCK = 50_000
 
 
 def names(strings):

@@ -2,7 +2,7 @@
 
 The network reads a string token by token and learns the law of the next token; drawn from, it writes molecules that nobody registered.
 
-    laptop   3 x 256 LSTM, whole tokens, batches of equally long strings, bfloat16; 80 minutes of one core for ZINC
+    laptop   3 x 256 LSTM, whole tokens, batches of equally long strings, bfloat16; 80 to 150 minutes of one core for ZINC
     paper    2 x 256, one long schedule, dropout: the sizes of a widely used reimplementation of Gupta et al. (LSTM_Chem), because the
              abstract of Ertl et al. states none
     quick    1 x 256 on molecules made by rule
@@ -101,7 +101,7 @@ study: Study[Any, Any] = Study(
         ),
     },
     expect={
-        "quick": "40 seconds of one core", "laptop": "ZINC: 80 minutes of one thread with bfloat16, about nine hours without",
+        "quick": "40 seconds of one core", "laptop": "ZINC: 80 to 150 minutes of one thread with bfloat16, about nine hours without",
         "paper": "hours; not run here",
     },
     load=load,
