@@ -4,9 +4,9 @@
 
 For each source, a finished run or a study with weights that ship, and for all of them together: the memorisation ratio of
 sciences/drugs/metrics.py, against held-out molecules, and against held-out and validation molecules. The latter were never trained on,
-either, but recipes were chosen by them. Draws from seed 1 on, so that none is one of the verdict's.
+either, but recipes were chosen by them.
 
-ZINC250k: 300,000 draws from a source, about six minutes of one core, hit about 900 training molecules and 50 held-out ones.
+ZINC250k: 300,000 draws from a source, five to ten minutes of one core, hit about 1,000 training molecules and 40 held-out ones.
 """
 
 import argparse
