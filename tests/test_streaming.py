@@ -68,6 +68,15 @@ def test_a_stopped_draw_goes_on_and_ends_with_the_same_file(source, tmp_path):
     assert out.read_bytes() == whole.read_bytes()
 
 
+def test_the_order_in_which_fields_are_changed_makes_no_other_draw(source, tmp_path):
+    def drawn(changes, **more):
+        changed = dataclasses.replace(order(source), changes=changes)
+        return streaming.stream(source.changed(changes), changed, tmp_path / "out.txt", workers=1, **more)
+
+    assert not drawn({"device": "cpu", "threads": 1}, watch=lambda *_: os.kill(os.getpid(), signal.SIGTERM)).finished
+    assert drawn({"threads": 1, "device": "cpu"}).finished
+
+
 def test_the_unfinished_file_of_another_draw_is_not_touched(source, tmp_path):
     out = tmp_path / "out.txt"
     streaming.stream(source, order(source), out, workers=1, watch=lambda *_: os.kill(os.getpid(), signal.SIGTERM))

@@ -170,7 +170,7 @@ def draw(
     changes, conditions = flags.asked_of(source, context.args, flags.named(condition or [], "--condition", "name=value"))
     source = source.changed(changes)
     if not quiet:
-        _console().print(source.sentence(), markup=False)
+        _console().print(source.told(), markup=False)
     if out.suffix.lower() in drawing.MOVIES:
         wish = drawing.Movie(movie, n or drawing.Movie.rows, conditions, seed, images, flags.rows(through), frames, truncation)
         lines = drawing.draw_movie(source, out, wish, lambda count: _watched(count, quiet, "frames"))

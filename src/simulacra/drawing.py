@@ -60,10 +60,13 @@ class Source:
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def sentence(self) -> str:
-        """What is drawn from, in one line, and what differs from its recipe."""
-        place = f"run {self.place.path}" if isinstance(self.place, Run) else self.place.sentence()
-        otherwise = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in self.changes.items())
-        return f"{place}; with {otherwise}" if otherwise else place
+        """What is drawn from, in one line."""
+        return f"run {self.place.path}" if isinstance(self.place, Run) else self.place.sentence()
+
+    def told(self) -> str:
+        """What is drawn from, and what differs from its recipe."""
+        changes = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in self.changes.items())
+        return f"{self.sentence()}; with {changes}" if changes else self.sentence()
 
     def changed(self, changes: Mapping[str, Any]) -> Source:
         """The same, drawn from with other values of the recipe's fields of drawing."""
